@@ -1,0 +1,5 @@
+// Umbrella of the kdswift C ABI: one header per domain.
+#ifndef KDSWIFT_H
+#define KDSWIFT_H
+#include "kds_core.h"
+#endif

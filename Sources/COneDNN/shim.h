@@ -1,0 +1,4 @@
+#ifndef KDS_CONEDNN_SHIM_H
+#define KDS_CONEDNN_SHIM_H
+#include <dnnl.h>
+#endif
