@@ -25,7 +25,7 @@ let package = Package(
     // MARK: - The engine; imports go one way, from the bottom of this list to its top
     .target(name: "KDSKernels", dependencies: ["COpenMP", "COpenBLAS"], swiftSettings: settings),
     .target(
-      name: "KDSTensor", dependencies: ["KDSKernels", "COneDNN", "COpenBLAS"],
+      name: "KDSTensor", dependencies: ["KDSKernels", "COneDNN", "COpenBLAS", "COpenMP"],
       swiftSettings: settings),
     .target(name: "KDSNN", dependencies: ["KDSTensor", "KDSKernels"], swiftSettings: settings),
     .target(

@@ -10,4 +10,10 @@ extern int omp_in_parallel(void);
 extern void omp_set_num_threads(int count);
 extern int omp_get_num_procs(void);
 
+/// Depth of `Tape.withoutGrad` on the calling thread; Swift has no thread-local attribute.
+static inline int *kds_no_grad_depth(void) {
+  static _Thread_local int depth = 0;
+  return &depth;
+}
+
 #endif
