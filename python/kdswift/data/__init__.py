@@ -1,0 +1,19 @@
+"""Data sets, batches, and the checks that images and targets pass before they are used."""
+
+from .dataset import Dataset
+from .digits import DigitScenes
+from .images import as_image, image_size, pad_batch, read_image
+from .loader import Batch, Loader
+from .targets import check_target
+
+__all__ = [
+    "Batch",
+    "Dataset",
+    "DigitScenes",
+    "Loader",
+    "as_image",
+    "check_target",
+    "image_size",
+    "pad_batch",
+    "read_image",
+]
