@@ -39,7 +39,10 @@ let package = Package(
     .target(name: "CKDSwift"),
     .target(
       name: "KDSwift",
-      dependencies: ["CKDSwift", "KDSDistill", "KDSDetection", "KDSNN", "KDSTensor", "KDSKernels"],
+      dependencies: [
+        "CKDSwift", "COneDNN", "COpenBLAS", "KDSDistill", "KDSDetection", "KDSNN", "KDSTensor",
+        "KDSKernels",
+      ],
       swiftSettings: settings),
 
     // MARK: - Tests
