@@ -7,9 +7,6 @@ import KDSTensor
 /// The version of the engine; the Python package carries the same and compares.
 let engineVersion = "0.1.0"
 
-/// How convolution algorithms are chosen: `KDS_CONV_PLAN_*`.
-nonisolated(unsafe) var convolutionPlanMode: Int32 = 0
-
 @implementation @_cdecl("kds_abi_version")
 public func kds_abi_version(_ out_version: UnsafeMutablePointer<Int32>?) -> Int32 {
   boundary { try required(out_version, "out_version").pointee = KDS_ABI_VERSION }
@@ -42,7 +39,10 @@ public func kds_live_handles(_ out_count: UnsafeMutablePointer<Int64>?) -> Int32
 
 @implementation @_cdecl("kds_set_conv_plan")
 public func kds_set_conv_plan(_ mode: Int32) -> Int32 {
-  boundary { convolutionPlanMode = Int32(try checked(mode, "mode", in: 0...1)) }
+  boundary {
+    let measured = try checked(mode, "mode", in: 0...1) == Int(KDS_CONV_PLAN_MEASURED)
+    ConvolutionPlan.mode = measured ? .measured : .static
+  }
 }
 
 /// What `kds_build_info` reports.
@@ -56,8 +56,9 @@ private struct BuildInfo: Encodable {
 }
 
 private func oneDNNVersion() -> String {
-  guard let version = dnnl_version() else { return "unknown" }
-  return "\(version.pointee.major).\(version.pointee.minor).\(version.pointee.patch)"
+  var (major, minor, patch): (Int32, Int32, Int32) = (0, 0, 0)
+  kds_dnn_version(&major, &minor, &patch)
+  return "\(major).\(minor).\(patch)"
 }
 
 private func openBLASConfiguration() -> String {

@@ -1,5 +1,5 @@
+import KDSKernels
 import KDSTensor
-import Synchronization
 
 /// Names one kind of handle, and with it the Swift type behind.
 ///
@@ -28,20 +28,17 @@ private class HandleEntry {
 /// A handle is a number that only looks like a pointer: it is never followed and never used twice. A
 /// released handle, one of another kind, or garbage is therefore an error and not a crash.
 enum Handle {
-  private struct Table {
-    var entries: [UInt: HandleEntry] = [:]
-    var next: UInt = 0x6b64_7300_0000_0010
-  }
-
-  private static let table = Mutex(Table())
+  private static let lock = Lock()
+  nonisolated(unsafe) private static var entries: [UInt: HandleEntry] = [:]
+  nonisolated(unsafe) private static var last: UInt = 0x6b64_7300_0000_0000
 
   /// A new handle that keeps `value` until `release`.
   static func retain<Value>(_ value: Value, _ kind: HandleKind<Value>) -> OpaquePointer? {
     let entry = HandleBox(value, kind: kind.name)
-    let number = table.withLock { table in
-      table.next += 16
-      table.entries[table.next] = entry
-      return table.next
+    let number = lock.withLock {
+      last += 16
+      entries[last] = entry
+      return last
     }
     return OpaquePointer(bitPattern: number)
   }
@@ -62,18 +59,18 @@ enum Handle {
     if pointer == nil { return }
     _ = try get(pointer, kind, argument: kind.name)
     // The object may run long code when it dies, so it leaves the lock first.
-    let ended = table.withLock { $0.entries.removeValue(forKey: UInt(bitPattern: pointer)) }
+    let ended = lock.withLock { entries.removeValue(forKey: UInt(bitPattern: pointer)) }
     _ = ended
   }
 
   /// How many handles are alive.
-  static var liveCount: Int { table.withLock { $0.entries.count } }
+  static var liveCount: Int { lock.withLock { entries.count } }
 
   private static func find(
     _ pointer: OpaquePointer?, _ kind: String, argument: String
   ) throws -> HandleEntry {
     guard let pointer else { throw KDSError.argument("\(argument) is NULL, expected a \(kind)") }
-    let entry = table.withLock { $0.entries[UInt(bitPattern: pointer)] }
+    let entry = lock.withLock { entries[UInt(bitPattern: pointer)] }
     guard let entry else {
       throw KDSError.argument("\(argument) is not a live \(kind) handle (released, or never made)")
     }
