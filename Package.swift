@@ -39,10 +39,7 @@ let package = Package(
     .target(name: "CKDSwift"),
     .target(
       name: "KDSwift",
-      dependencies: [
-        "CKDSwift", "COneDNN", "COpenBLAS", "KDSDistill", "KDSDetection", "KDSNN", "KDSTensor",
-        "KDSKernels",
-      ],
+      dependencies: ["CKDSwift", "KDSDistill", "KDSDetection", "KDSNN", "KDSTensor", "KDSKernels"],
       swiftSettings: settings),
 
     // MARK: - Tests
