@@ -17,10 +17,10 @@ let package = Package(
     .library(name: "kdswift", type: .dynamic, targets: ["KDSwift"])
   ],
   targets: [
-    // MARK: - System libraries, shims only
-    .systemLibrary(name: "COneDNN"),
+    // MARK: - System libraries: declarations and the thinnest C that Swift cannot express
+    .target(name: "COneDNN", linkerSettings: [.linkedLibrary("dnnl")]),
     .systemLibrary(name: "COpenBLAS"),
-    .systemLibrary(name: "COpenMP"),
+    .target(name: "COpenMP", linkerSettings: [.linkedLibrary("gomp")]),
 
     // MARK: - The engine; imports go one way, from the bottom of this list to its top
     .target(name: "KDSKernels", dependencies: ["COpenMP", "COpenBLAS"], swiftSettings: settings),

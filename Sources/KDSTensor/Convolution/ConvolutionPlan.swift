@@ -56,7 +56,8 @@ struct ConvolutionKey: Hashable {
 /// `static` decides by shape alone, so that runs repeat bit for bit; `measured` times direct against
 /// Winograd at first use and keeps the winner (save the choices with `measuredChoices`).
 public enum ConvolutionPlan {
-  public enum Mode: Int32 { case `static` = 0, measured = 1 }
+  /// `direct` and `winograd` force one algorithm wherever it exists; they serve tests and benchmarks.
+  public enum Mode: Int32 { case `static` = 0, measured = 1, direct = 2, winograd = 3 }
 
   nonisolated(unsafe) public static var mode = Mode.static
   nonisolated(unsafe) private static var choices: [ConvolutionKey: Bool] = [:]
@@ -87,8 +88,14 @@ public enum ConvolutionPlan {
   }
 
   private static func staticRule(_ key: ConvolutionKey) -> Bool {
-    if mode == .measured { return true }
-    return false
+    switch mode {
+    case .direct: return false
+    case .measured, .winograd: return true
+    case .static:
+      // Tiles of 4×4 waste too much below 12 pixels; few tiles do not pay for the transforms.
+      return min(key.outHeight, key.outWidth) >= 12
+        && key.batch * key.outHeight * key.outWidth >= 1000
+    }
   }
 
   private static func measuredChoice(_ key: ConvolutionKey) -> Bool {

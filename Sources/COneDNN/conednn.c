@@ -1,62 +1,20 @@
-// Shims over oneDNN 2 and 3: one way to make a primitive, run it and ask for its layouts. Everything
-// else (caching, plans, gradients) is Swift. Functions return NULL or a non-zero status on refusal.
-#ifndef KDS_CONEDNN_SHIM_H
-#define KDS_CONEDNN_SHIM_H
-#include <dnnl.h>
-#include <stdint.h>
+#include "conednn.h"
 #include <stdlib.h>
 #include <string.h>
 
-#define KDS_DNN_MAX_ARGS 12
-
-#if DNNL_VERSION_MAJOR >= 3
-typedef dnnl_memory_desc_t kds_dnn_md;
-typedef const_dnnl_memory_desc_t kds_dnn_const_md;
-#else
-typedef dnnl_memory_desc_t *kds_dnn_md;
-typedef const dnnl_memory_desc_t *kds_dnn_const_md;
-#endif
-
-enum { KDS_DNN_FORWARD_TRAINING, KDS_DNN_FORWARD_INFERENCE, KDS_DNN_BACKWARD_DATA,
-       KDS_DNN_BACKWARD_WEIGHTS };
-
-/// Geometry of a convolution. Pads are left/top and right/bottom; dilation 1 means dense.
-typedef struct {
-  int64_t batch, in_channels, in_height, in_width;
-  int64_t out_channels, out_height, out_width;
-  int64_t groups, kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w;
-  int64_t pad_top, pad_left, pad_bottom, pad_right;
-  int32_t source_block, destination_block;  // 1 = plain NCHW, 8 or 16 = channel-blocked
-  int32_t direction, winograd, with_bias, fuse_relu;
-} kds_dnn_conv_spec;
-
-/// Geometry of a pooling. kind: 0 max, 1 average over valid pixels, 2 average over the whole window.
-typedef struct {
-  int64_t batch, channels, in_height, in_width, out_height, out_width;
-  int64_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, pad_bottom, pad_right;
-  int32_t block, kind, direction;
-} kds_dnn_pool_spec;
-
-/// Batch normalization over (N, C, H, W).
-typedef struct {
-  int64_t batch, channels, height, width;
-  int32_t block, direction, fuse_relu;
-  float epsilon;
-} kds_dnn_norm_spec;
-
-static inline dnnl_engine_t kds_dnn_engine(void) {
+static dnnl_engine_t kds_dnn_engine(void) {
   static dnnl_engine_t engine = NULL;
   if (!engine) dnnl_engine_create(&engine, dnnl_cpu, 0);
   return engine;
 }
 
-static inline dnnl_stream_t kds_dnn_stream(void) {
+static dnnl_stream_t kds_dnn_stream(void) {
   static _Thread_local dnnl_stream_t stream = NULL;
   if (!stream) dnnl_stream_create(&stream, kds_dnn_engine(), dnnl_stream_default_flags);
   return stream;
 }
 
-static inline kds_dnn_md kds_dnn_md_make(int n, const int64_t *dims, dnnl_format_tag_t tag) {
+static kds_dnn_md kds_dnn_md_make(int n, const int64_t *dims, dnnl_format_tag_t tag) {
 #if DNNL_VERSION_MAJOR >= 3
   dnnl_memory_desc_t md = NULL;
   dnnl_memory_desc_create_with_tag(&md, n, dims, dnnl_f32, tag);
@@ -71,7 +29,7 @@ static inline kds_dnn_md kds_dnn_md_make(int n, const int64_t *dims, dnnl_format
 #endif
 }
 
-static inline void kds_dnn_md_free(kds_dnn_md md) {
+static void kds_dnn_md_free(kds_dnn_md md) {
 #if DNNL_VERSION_MAJOR >= 3
   if (md) dnnl_memory_desc_destroy(md);
 #else
@@ -79,11 +37,11 @@ static inline void kds_dnn_md_free(kds_dnn_md md) {
 #endif
 }
 
-static inline dnnl_format_tag_t kds_dnn_activation_tag(int32_t block) {
+static dnnl_format_tag_t kds_dnn_activation_tag(int32_t block) {
   return block == 16 ? dnnl_nChw16c : block == 8 ? dnnl_nChw8c : dnnl_nchw;
 }
 
-static inline dnnl_primitive_t kds_dnn_finish(dnnl_primitive_desc_t pd) {
+static dnnl_primitive_t kds_dnn_finish(dnnl_primitive_desc_t pd) {
   dnnl_primitive_t primitive = NULL;
   if (!pd) return NULL;
   if (dnnl_primitive_create(&primitive, pd) != dnnl_success) primitive = NULL;
@@ -91,7 +49,7 @@ static inline dnnl_primitive_t kds_dnn_finish(dnnl_primitive_desc_t pd) {
   return primitive;
 }
 
-static inline dnnl_primitive_desc_t kds_dnn_conv_desc(const kds_dnn_conv_spec *s, int32_t direction,
+static dnnl_primitive_desc_t kds_dnn_conv_desc(const kds_dnn_conv_spec *s, int32_t direction,
                                                       const_dnnl_primitive_desc_t hint) {
   int64_t src_dims[4] = {s->batch, s->in_channels, s->in_height, s->in_width};
   int64_t dst_dims[4] = {s->batch, s->out_channels, s->out_height, s->out_width};
@@ -157,8 +115,7 @@ static inline dnnl_primitive_desc_t kds_dnn_conv_desc(const kds_dnn_conv_spec *s
   return pd;
 }
 
-/// A convolution primitive, or NULL when oneDNN has none for the geometry, layout and algorithm.
-static inline dnnl_primitive_t kds_dnn_conv(const kds_dnn_conv_spec *s) {
+dnnl_primitive_t kds_dnn_conv(const kds_dnn_conv_spec *s) {
   if (s->direction <= KDS_DNN_FORWARD_INFERENCE)
     return kds_dnn_finish(kds_dnn_conv_desc(s, s->direction, NULL));
   kds_dnn_conv_spec forward = *s;
@@ -175,7 +132,7 @@ static inline dnnl_primitive_t kds_dnn_conv(const kds_dnn_conv_spec *s) {
   return primitive;
 }
 
-static inline dnnl_primitive_desc_t kds_dnn_pool_desc(const kds_dnn_pool_spec *s, int32_t direction,
+static dnnl_primitive_desc_t kds_dnn_pool_desc(const kds_dnn_pool_spec *s, int32_t direction,
                                                       const_dnnl_primitive_desc_t hint) {
   int64_t src_dims[4] = {s->batch, s->channels, s->in_height, s->in_width};
   int64_t dst_dims[4] = {s->batch, s->channels, s->out_height, s->out_width};
@@ -210,7 +167,7 @@ static inline dnnl_primitive_desc_t kds_dnn_pool_desc(const kds_dnn_pool_spec *s
   return pd;
 }
 
-static inline dnnl_primitive_t kds_dnn_pool(const kds_dnn_pool_spec *s) {
+dnnl_primitive_t kds_dnn_pool(const kds_dnn_pool_spec *s) {
   if (s->direction <= KDS_DNN_FORWARD_INFERENCE)
     return kds_dnn_finish(kds_dnn_pool_desc(s, s->direction, NULL));
   dnnl_primitive_desc_t hint = kds_dnn_pool_desc(s, KDS_DNN_FORWARD_TRAINING, NULL);
@@ -220,7 +177,7 @@ static inline dnnl_primitive_t kds_dnn_pool(const kds_dnn_pool_spec *s) {
   return primitive;
 }
 
-static inline dnnl_primitive_desc_t kds_dnn_norm_desc(const kds_dnn_norm_spec *s, int32_t direction,
+static dnnl_primitive_desc_t kds_dnn_norm_desc(const kds_dnn_norm_spec *s, int32_t direction,
                                                       const_dnnl_primitive_desc_t hint) {
   int64_t dims[4] = {s->batch, s->channels, s->height, s->width};
   kds_dnn_md data = kds_dnn_md_make(4, dims, kds_dnn_activation_tag(s->block));
@@ -246,7 +203,7 @@ static inline dnnl_primitive_desc_t kds_dnn_norm_desc(const kds_dnn_norm_spec *s
   return pd;
 }
 
-static inline dnnl_primitive_t kds_dnn_norm(const kds_dnn_norm_spec *s) {
+dnnl_primitive_t kds_dnn_norm(const kds_dnn_norm_spec *s) {
   if (s->direction <= KDS_DNN_FORWARD_INFERENCE)
     return kds_dnn_finish(kds_dnn_norm_desc(s, s->direction, NULL));
   dnnl_primitive_desc_t hint = kds_dnn_norm_desc(s, KDS_DNN_FORWARD_TRAINING, NULL);
@@ -256,20 +213,23 @@ static inline dnnl_primitive_t kds_dnn_norm(const kds_dnn_norm_spec *s) {
   return primitive;
 }
 
-static inline kds_dnn_const_md kds_dnn_argument_md(const_dnnl_primitive_t primitive, int argument) {
+static kds_dnn_const_md kds_dnn_argument_md(const_dnnl_primitive_t primitive, int argument) {
   const_dnnl_primitive_desc_t pd = NULL;
   dnnl_primitive_get_primitive_desc(primitive, &pd);
-  return dnnl_primitive_desc_query_md(pd, dnnl_query_exec_arg_md, argument);
+  kds_dnn_const_md md = dnnl_primitive_desc_query_md(pd, dnnl_query_exec_arg_md, argument);
+  // Reorders of oneDNN 2 answer only to the query by role.
+  if (md && dnnl_memory_desc_get_size(md) > 0) return md;
+  if (argument == DNNL_ARG_FROM) return dnnl_primitive_desc_query_md(pd, dnnl_query_src_md, 0);
+  if (argument == DNNL_ARG_TO) return dnnl_primitive_desc_query_md(pd, dnnl_query_dst_md, 0);
+  return md;
 }
 
-/// Bytes that an argument of the primitive takes in the layout the primitive wants; 0 if it has none.
-static inline int64_t kds_dnn_argument_bytes(const_dnnl_primitive_t primitive, int argument) {
+int64_t kds_dnn_argument_bytes(const_dnnl_primitive_t primitive, int argument) {
   kds_dnn_const_md md = kds_dnn_argument_md(primitive, argument);
   return md ? (int64_t)dnnl_memory_desc_get_size(md) : 0;
 }
 
-/// The implementation's name, for example "jit:avx512_core"; valid while the primitive lives.
-static inline const char *kds_dnn_implementation(const_dnnl_primitive_t primitive) {
+const char *kds_dnn_implementation(const_dnnl_primitive_t primitive) {
   const_dnnl_primitive_desc_t pd = NULL;
   const char *name = "";
   dnnl_primitive_get_primitive_desc(primitive, &pd);
@@ -277,9 +237,7 @@ static inline const char *kds_dnn_implementation(const_dnnl_primitive_t primitiv
   return name;
 }
 
-/// A reorder between plain weights (O, I, h, w), grouped if groups > 1, and what `argument` of the
-/// primitive wants. `outward` != 0 goes from the primitive's layout back to plain.
-static inline dnnl_primitive_t kds_dnn_weights_reorder(const_dnnl_primitive_t primitive, int argument,
+dnnl_primitive_t kds_dnn_weights_reorder(const_dnnl_primitive_t primitive, int argument,
                                                        const int64_t *grouped_dims, int outward) {
   int with_groups = grouped_dims[0] > 1;
   kds_dnn_const_md inner = kds_dnn_argument_md(primitive, argument);
@@ -295,8 +253,7 @@ static inline dnnl_primitive_t kds_dnn_weights_reorder(const_dnnl_primitive_t pr
   return kds_dnn_finish(pd);
 }
 
-/// 1 when the primitive takes `argument` as plain weights, so that no reorder is needed.
-static inline int kds_dnn_weights_are_plain(const_dnnl_primitive_t primitive, int argument,
+int kds_dnn_weights_are_plain(const_dnnl_primitive_t primitive, int argument,
                                             const int64_t *grouped_dims) {
   int with_groups = grouped_dims[0] > 1;
   kds_dnn_md plain = kds_dnn_md_make(with_groups ? 5 : 4, with_groups ? grouped_dims : grouped_dims + 1,
@@ -306,8 +263,7 @@ static inline int kds_dnn_weights_are_plain(const_dnnl_primitive_t primitive, in
   return equal;
 }
 
-/// Runs the primitive on the given buffers and waits. Returns a dnnl_status_t.
-static inline int kds_dnn_execute(const_dnnl_primitive_t primitive, int count, const int *arguments,
+int kds_dnn_execute(const_dnnl_primitive_t primitive, int count, const int *arguments,
                                   void *const *buffers) {
   dnnl_exec_arg_t list[KDS_DNN_MAX_ARGS];
   int made = 0;
@@ -326,17 +282,14 @@ static inline int kds_dnn_execute(const_dnnl_primitive_t primitive, int count, c
   return status;
 }
 
-/// Channel block of oneDNN's activations on this processor: 16 with AVX-512, else 8.
-static inline int32_t kds_dnn_preferred_block(void) {
+int32_t kds_dnn_preferred_block(void) {
   dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
   return (isa & dnnl_cpu_isa_avx512_core) == dnnl_cpu_isa_avx512_core ? 16 : 8;
 }
 
-static inline void kds_dnn_version(int32_t *major, int32_t *minor, int32_t *patch) {
+void kds_dnn_version(int32_t *major, int32_t *minor, int32_t *patch) {
   const dnnl_version_t *version = dnnl_version();
   *major = version->major;
   *minor = version->minor;
   *patch = version->patch;
 }
-
-#endif

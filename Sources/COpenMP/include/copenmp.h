@@ -1,6 +1,6 @@
 // The few entry points of libgomp that the engine calls. Declared by hand: clang does not ship gcc's omp.h.
-#ifndef KDS_COPENMP_SHIM_H
-#define KDS_COPENMP_SHIM_H
+#ifndef KDS_COPENMP_H
+#define KDS_COPENMP_H
 
 extern void GOMP_parallel(void (*fn)(void *), void *data, unsigned num_threads, unsigned flags);
 extern int omp_get_thread_num(void);
@@ -11,9 +11,6 @@ extern void omp_set_num_threads(int count);
 extern int omp_get_num_procs(void);
 
 /// Depth of `Tape.withoutGrad` on the calling thread; Swift has no thread-local attribute.
-static inline int *kds_no_grad_depth(void) {
-  static _Thread_local int depth = 0;
-  return &depth;
-}
+int *kds_no_grad_depth(void);
 
 #endif
