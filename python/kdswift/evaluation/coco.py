@@ -1,0 +1,114 @@
+"""COCO average precision and recall of boxes, computed by pycocotools.
+
+IoU 0.50 to 0.95 in steps of 0.05, 101 recall points, at most 1, 10 and 100 detections per
+image, areas split at 32² and 96² pixels. Boxes are handed over as x, y, width, height in
+float; the area of an object is ``target["area"]`` where there is one (COCO files give the
+mask's), otherwise width × height. ``iscrowd`` means what it means in COCO. ``difficult``
+objects, which COCO does not know, are handed over as crowds: neither missed nor false.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import KDSError
+from .results import Found, Truth
+
+STAT_NAMES = (
+    *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
+    *("AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large"),
+)
+
+
+class CocoResult(NamedTuple):
+    """The 12 numbers of pycocotools' summary, and AP, AP50 per label; NaN where undefined."""
+
+    stats: dict[str, float]
+    per_class: np.ndarray
+    per_class_AP50: np.ndarray
+
+
+def coco_metrics(found: Sequence[Found], truth: Sequence[Truth], num_classes: int) -> CocoResult:
+    """Run pycocotools, quietly, on labels 1 … num_classes - 1."""
+    try:
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    except ImportError as error:
+        raise KDSError('metric="coco" needs the package: pip install pycocotools') from error
+
+    images = [{"id": i + 1} for i in range(len(truth))]
+    categories = [{"id": c, "name": str(c)} for c in range(1, num_classes)]
+    if not images:
+        nothing = np.full(num_classes - 1, np.nan)
+        return CocoResult(dict.fromkeys(STAT_NAMES, float("nan")), nothing, nothing.copy())
+    with contextlib.redirect_stdout(io.StringIO()):
+        pair = []
+        for annotations in (_truth_annotations(truth), _found_annotations(found)):
+            coco = COCO()
+            coco.dataset = {"images": images, "categories": categories, "annotations": annotations}
+            coco.createIndex()
+            pair.append(coco)
+        evaluator = COCOeval(*pair, iouType="bbox")
+        evaluator.evaluate()
+        evaluator.accumulate()
+        evaluator.summarize()
+    stats = {n: _undefined_to_nan(v) for n, v in zip(STAT_NAMES, evaluator.stats)}
+    # precision: (IoU, recall, class, area, max detections); -1 where a class has no object.
+    precision = evaluator.eval["precision"][:, :, :, 0, -1]
+    return CocoResult(stats, _class_means(precision), _class_means(precision[:1]))
+
+
+def _truth_annotations(truth: Sequence[Truth]) -> list[dict[str, Any]]:
+    result: list[dict[str, Any]] = []
+    for image, t in enumerate(truth):
+        for box, label, ignored, area in zip(
+            _xywh(t.boxes), t.labels.tolist(), (t.crowd | t.difficult).tolist(), t.areas.tolist()
+        ):
+            result.append(
+                {
+                    "id": len(result) + 1,  # pycocotools takes id 0 for "not matched"
+                    "image_id": image + 1,
+                    "category_id": label,
+                    "bbox": box,
+                    "area": area,
+                    "iscrowd": int(ignored),
+                }
+            )
+    return result
+
+
+def _found_annotations(found: Sequence[Found]) -> list[dict[str, Any]]:
+    result: list[dict[str, Any]] = []
+    for image, f in enumerate(found):
+        for box, label, score in zip(_xywh(f.boxes), f.labels.tolist(), f.scores.tolist()):
+            result.append(
+                {
+                    "id": len(result) + 1,
+                    "image_id": image + 1,
+                    "category_id": label,
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "score": score,
+                    "iscrowd": 0,
+                }
+            )
+    return result
+
+
+def _xywh(boxes: np.ndarray) -> list[list[float]]:
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).tolist()
+
+
+def _undefined_to_nan(value: float) -> float:
+    return float("nan") if value < 0 else float(value)
+
+
+def _class_means(precision: np.ndarray) -> np.ndarray:
+    """(IoU, recall, class) -> (class,)"""
+    means = precision.mean(axis=(0, 1))
+    return np.where(means < 0, np.nan, means)
