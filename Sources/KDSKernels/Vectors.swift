@@ -1,9 +1,4 @@
-/// Pointer-level kernels: Float buffers in, Float buffers out, no tensor type and no ownership.
-///
-/// Every kernel is deterministic: its result does not depend on the number of threads. Sizes are
-/// trusted (the caller has checked shapes); *values* are not: no content of a buffer may trap.
-/// The naive version that each fast kernel is tested against lives in `Reference`.
-public enum Kernels {}
+// Shared pieces of the kernels.
 
 /// Elements per piece of work below which an elementwise kernel stays on the calling thread.
 let elementGrain = 32768
