@@ -28,7 +28,7 @@ def test_boxes_are_tight_around_the_ink(difficulty):
     scenes = DigitScenes(n=30, difficulty=difficulty, masks=True)
     for i in range(30):
         _, target = scenes[i]
-        for mask, box in zip(target["masks"], target["boxes"]):
+        for mask, box in zip(target["masks"], target["boxes"], strict=True):
             rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
             assert box.tolist() == [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
 
@@ -68,7 +68,7 @@ def test_splits_share_no_handwriting():
         seen = {np.asarray(g).tobytes() for g in train.glyphs[digit]}
         assert seen and not any(np.asarray(g).tobytes() in seen for g in val.glyphs[digit])
     # The photographs are cut at one column: their widths add up to the whole picture's 640.
-    widths = [a.width + b.width for a, b in zip(train.photographs, val.photographs)]
+    widths = [a.width + b.width for a, b in zip(train.photographs, val.photographs, strict=True)]
     assert widths == [640, 640]
 
 
@@ -92,7 +92,9 @@ def test_ink_stands_out_from_its_surroundings():
     for i in range(60):
         image, target = scenes[i]
         grey = image @ luma
-        for mask, (x1, y1, x2, y2) in zip(target["masks"], target["boxes"].astype(int)):
+        for mask, (x1, y1, x2, y2) in zip(
+            target["masks"], target["boxes"].astype(int), strict=True
+        ):
             around = np.zeros_like(mask)
             around[y1:y2, x1:x2] = True
             around &= ~target["masks"].any(axis=0)

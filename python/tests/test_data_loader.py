@@ -36,11 +36,15 @@ def indices(batches):
     return [b.indices for b in batches]
 
 
+def items(batches):
+    return [i for b in batches for i in b.indices]
+
+
 def test_plain_order_and_sizes():
     loader = Loader(Toy(), 5)
     batches = list(loader)
     assert len(batches) == len(loader) == 5
-    assert sum(indices(batches), []) == list(range(23))
+    assert items(batches) == list(range(23))
     assert [int(image[0, 0, 0]) for b in batches for image in b.images] == list(range(23))
     assert batches[0].teacher_images is None and len(batches[-1]) == 3
     assert len(list(Loader(Toy(), 5, drop_last=True))) == 4
@@ -55,21 +59,21 @@ def test_order_and_views_do_not_depend_on_workers(workers):
         Loader(Toy(), 4, shuffle=True, augment=augment, workers=workers, seed=7).epoch(3)
     )
     assert indices(batches) == indices(reference)
-    for a, b in zip(batches, reference):
-        for x, y in zip(a.images, b.images):
+    for a, b in zip(batches, reference, strict=True):
+        for x, y in zip(a.images, b.images, strict=True):
             np.testing.assert_array_equal(x, y)
-        for x, y in zip(a.targets, b.targets):
+        for x, y in zip(a.targets, b.targets, strict=True):
             np.testing.assert_array_equal(x["boxes"], y["boxes"])
 
 
 def test_epochs_and_seeds_give_other_orders():
     loader = Loader(Toy(), 4, shuffle=True, seed=1)
-    first, second = sum(indices(loader), []), sum(indices(loader), [])
+    first, second = items(loader), items(loader)
     assert sorted(first) == sorted(second) == list(range(23)) and first != second
     loader.set_epoch(0)
-    assert sum(indices(loader), []) == first
-    assert sum(indices(loader.epoch(1)), []) == second
-    assert sum(indices(Loader(Toy(), 4, shuffle=True, seed=2)), []) != first
+    assert items(loader) == first
+    assert items(loader.epoch(1)) == second
+    assert items(Loader(Toy(), 4, shuffle=True, seed=2)) != first
 
 
 def test_a_broken_off_epoch_is_run_again():
@@ -86,7 +90,7 @@ def test_resume_inside_an_epoch(start):
     whole = list(loader.epoch(2))
     rest = list(loader.epoch(2, start_batch=start))
     assert indices(rest) == indices(whole)[start:]
-    for a, b in zip(rest, whole[start:]):
+    for a, b in zip(rest, whole[start:], strict=True):
         np.testing.assert_array_equal(a.images[0], b.images[0])
     with pytest.raises(ArgumentError, match="start_batch 7"):
         loader.epoch(2, start_batch=7)
@@ -124,7 +128,7 @@ def test_errors_name_the_item(workers):
             return super().__getitem__(i)
 
     seen = []
-    with pytest.raises(KDSError, match="item 11.*ValueError.*bad luck") as info:
+    with pytest.raises(KDSError, match=r"item 11.*ValueError.*bad luck") as info:
         for batch in Loader(Broken(), 5, workers=workers):
             seen += batch.indices
     assert isinstance(info.value.__cause__, ValueError)
@@ -168,7 +172,7 @@ def test_float_images_and_lists_of_pairs():
 def test_teacher_sees_the_same_view():
     loader = Loader(Toy(4), 4, augment=ColorJitter(), teacher_size=12)
     (batch,) = loader
-    for student, teacher in zip(batch.images, batch.teacher_images):
+    for student, teacher in zip(batch.images, batch.teacher_images, strict=True):
         assert teacher.shape == (16, 12, 3)
         np.testing.assert_array_equal(teacher[0, 0], student[0, 0])  # the toy images are flat
     (batch,) = Loader(Toy(4), 4, teacher_size=(12, 14))
@@ -248,5 +252,5 @@ def test_compose_and_bad_augmentations():
         Compose([3])
     with pytest.raises(ArgumentError, match="p must be"):
         HorizontalFlip(2)
-    with pytest.raises(ArgumentError, match="item 0.*uint8"):
+    with pytest.raises(ArgumentError, match=r"item 0.*uint8"):
         list(Loader(Toy(1), 1, augment=lambda image, target, rng: (image / 2, target)))

@@ -32,7 +32,9 @@ def slow_iou(box, other, crowd):
 def slow_match(detection, target, label, threshold, bounds, most):
     """[(score, hit, ignored)] of one image and class, and the number of objects that count."""
     objects = []
-    for box, lab, crowd in zip(target["boxes"].tolist(), target["labels"], target["iscrowd"]):
+    for box, lab, crowd in zip(
+        target["boxes"].tolist(), target["labels"], target["iscrowd"], strict=True
+    ):
         if lab == label:
             area = (box[2] - box[0]) * (box[3] - box[1])
             outside = area < bounds[0] or area > bounds[1]
@@ -70,7 +72,7 @@ def slow_coco(detections, targets, labels, thresholds=THRESHOLDS, area="all", mo
         for threshold in thresholds:
             pairs = [
                 slow_match(d, t, label, threshold, AREAS[area], most)
-                for d, t in zip(detections, targets)
+                for d, t in zip(detections, targets, strict=True)
             ]
             count = sum(n for _, n in pairs)
             if not count:
@@ -122,11 +124,11 @@ def test_twelve_numbers_agree_with_the_slow_implementation(seed):
     # Ties in IoU with a threshold could differ by rounding; on these seeds there are none, and
     # the sums have at most 10 * 101 * 3 terms of binary64.
     assert result.stats == pytest.approx(expected, abs=1e-6, nan_ok=True)
-    assert (result.AP, result.AP50, result.AP75) == (
+    assert (
         result.stats["AP"],
         result.stats["AP50"],
         result.stats["AP75"],
-    )
+    ) == (result.AP, result.AP50, result.AP75)
     for label, name in enumerate(names[1:-1], start=1):
         assert result.per_class[name] == pytest.approx(
             slow_coco(detections, targets, [label])[0], abs=1e-6
@@ -152,7 +154,7 @@ def test_worked_cases(hits, objects, expected):
     target = {"boxes": np.array(truth, np.float32), "labels": np.ones(objects, int)}
     result = evaluate_detections([found], [target], ["background", "a"], "coco")
     # The expected values have six decimals.
-    assert result.AP == pytest.approx(expected, abs=1e-6)
+    assert pytest.approx(expected, abs=1e-6) == result.AP
 
 
 def test_more_than_a_hundred_detections_in_an_image():
@@ -197,7 +199,7 @@ def test_bad_input_is_named():
     good = Detections([[0, 0, 5, 5]], [0.5], [1])
     target = {"boxes": np.array([[0, 0, 5, 5]], np.float32), "labels": [1]}
     names = ["background", "a"]
-    with pytest.raises(ShapeError, match="2 images.*of 1"):
+    with pytest.raises(ShapeError, match=r"2 images.*of 1"):
         evaluate_detections([good, good], [target], names)
     with pytest.raises(ArgumentError, match=r"detections\[0\].*label 2.*1 to 1"):
         evaluate_detections([Detections([[0, 0, 5, 5]], [0.5], [2])], [target], names)
@@ -207,7 +209,7 @@ def test_bad_input_is_named():
         evaluate_detections([Detections([[0, 0, np.inf, 5]], [1], [1])], [target], names)
     with pytest.raises(ArgumentError, match=r"targets\[0\].*labels"):
         evaluate_detections([good], [{"boxes": target["boxes"]}], names)
-    with pytest.raises(ArgumentError, match="metric.*coco, voc07"):
+    with pytest.raises(ArgumentError, match=r"metric.*coco, voc07"):
         evaluate_detections([good], [target], names, "map")
 
 
@@ -235,7 +237,7 @@ def test_evaluate_runs_a_model(metric, capsys):
     model = Oracle(scenes)
     result = evaluate(model, scenes, metric, batch_size=8, progress=False)
     assert model.calls == [8, 8, 5]
-    assert result.AP == pytest.approx(1) and result.num_images == 21
+    assert pytest.approx(1) == result.AP and result.num_images == 21
     assert list(result.per_class) == list("0123456789")
     shifted = evaluate(Oracle(scenes, 3.0), scenes, metric, progress=False)
     assert shifted.AP75 < shifted.AP50 <= 1

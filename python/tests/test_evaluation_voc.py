@@ -72,7 +72,7 @@ def test_iou_of_exactly_one_half_is_no_match_in_voc_but_is_in_coco():
     pytest.importorskip("pycocotools")
     half, whole = [[0, 0, 5, 10]], [[0, 0, 10, 10]]
     assert one_image(half, [0.9], whole).AP == 0
-    assert one_image(half, [0.9], whole, "coco").AP50 == pytest.approx(1)
+    assert pytest.approx(1) == one_image(half, [0.9], whole, "coco").AP50
     # The same boxes as inclusive pixels.
     assert one_image([[0, 0, 4, 9]], [0.9], [[0, 0, 9, 9]], corners="pixels").AP == 0
     assert one_image([[0, 0, 5, 9]], [0.9], [[0, 0, 9, 9]], corners="pixels").AP == 1
@@ -90,7 +90,7 @@ def test_second_detection_of_an_object_is_false():
     box = [0, 0, 10, 10]
     other = [20, 20, 30, 30]
     result = one_image([box, box, other], [0.9, 0.8, 0.7], [box, other])
-    assert result.AP == pytest.approx(0.5 * 1 + 0.5 * 2 / 3, abs=EXACT)
+    assert pytest.approx(0.5 * 1 + 0.5 * 2 / 3, abs=EXACT) == result.AP
 
 
 def test_difficult_objects_are_neither_hit_nor_miss():
@@ -110,7 +110,7 @@ def slow_voc(detections, targets, label, rule):
     objects = sum(
         int(lab == label and not dif)
         for t in targets
-        for lab, dif in zip(t["labels"], t["difficult"])
+        for lab, dif in zip(t["labels"], t["difficult"], strict=True)
     )
     taken, tp, fp, points = set(), 0, 0, []
     for _, i, k in order:

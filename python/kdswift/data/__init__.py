@@ -5,8 +5,11 @@ from .digits import DigitScenes
 from .images import as_image, image_size, pad_batch, read_image
 from .loader import Batch, Loader
 from .targets import check_target
+from .voc import VOC, VOC_CLASSES
 
 __all__ = [
+    "VOC",
+    "VOC_CLASSES",
     "Batch",
     "Dataset",
     "DigitScenes",

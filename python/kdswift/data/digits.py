@@ -312,6 +312,6 @@ def _add_stroke(rng: np.random.Generator, canvas: np.ndarray, style: _Style) -> 
 
 def _masks(inks: list[np.ndarray], boxes: list, size: int) -> np.ndarray:
     masks = np.zeros((len(inks), size, size), dtype=bool)
-    for mask, ink, (x1, y1, x2, y2) in zip(masks, inks, boxes):
+    for mask, ink, (x1, y1, x2, y2) in zip(masks, inks, boxes, strict=True):
         mask[y1:y2, x1:x2] = ink
     return masks

@@ -142,7 +142,7 @@ def pad_batch(images: Sequence[Any], divisor: int = 1) -> tuple[np.ndarray, np.n
     sizes = np.array([a.shape[:2] for a in arrays], dtype=np.int64)
     height, width = (-(-sizes.max(axis=0) // int(divisor)) * int(divisor)).tolist()
     batch = np.zeros((len(arrays), height, width, 3), dtype=np.uint8)
-    for slot, array in zip(batch, arrays):
+    for slot, array in zip(batch, arrays, strict=True):
         slot[: array.shape[0], : array.shape[1]] = array
     return batch, sizes
 

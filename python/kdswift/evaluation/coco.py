@@ -57,7 +57,7 @@ def coco_metrics(found: Sequence[Found], truth: Sequence[Truth], num_classes: in
         evaluator.evaluate()
         evaluator.accumulate()
         evaluator.summarize()
-    stats = {n: _undefined_to_nan(v) for n, v in zip(STAT_NAMES, evaluator.stats)}
+    stats = {n: _undefined_to_nan(v) for n, v in zip(STAT_NAMES, evaluator.stats, strict=True)}
     # precision: (IoU, recall, class, area, max detections); -1 where a class has no object.
     precision = evaluator.eval["precision"][:, :, :, 0, -1]
     return CocoResult(stats, _class_means(precision), _class_means(precision[:1]))
@@ -67,7 +67,11 @@ def _truth_annotations(truth: Sequence[Truth]) -> list[dict[str, Any]]:
     result: list[dict[str, Any]] = []
     for image, t in enumerate(truth):
         for box, label, ignored, area in zip(
-            _xywh(t.boxes), t.labels.tolist(), (t.crowd | t.difficult).tolist(), t.areas.tolist()
+            _xywh(t.boxes),
+            t.labels.tolist(),
+            (t.crowd | t.difficult).tolist(),
+            t.areas.tolist(),
+            strict=True,
         ):
             result.append(
                 {
@@ -85,7 +89,9 @@ def _truth_annotations(truth: Sequence[Truth]) -> list[dict[str, Any]]:
 def _found_annotations(found: Sequence[Found]) -> list[dict[str, Any]]:
     result: list[dict[str, Any]] = []
     for image, f in enumerate(found):
-        for box, label, score in zip(_xywh(f.boxes), f.labels.tolist(), f.scores.tolist()):
+        for box, label, score in zip(
+            _xywh(f.boxes), f.labels.tolist(), f.scores.tolist(), strict=True
+        ):
             result.append(
                 {
                     "id": len(result) + 1,

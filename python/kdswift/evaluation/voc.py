@@ -96,7 +96,7 @@ def match(
     shift = _corner_shift(corners)
     scores, best, taken_key, hard = [], [], [], []
     num_objects = key_base = 0
-    for f, t in zip(found, truth):
+    for f, t in zip(found, truth, strict=True):
         mine, objects = f.labels == label, t.labels == label
         ignored = (t.difficult | t.crowd)[objects]
         num_objects += int((~ignored).sum())
