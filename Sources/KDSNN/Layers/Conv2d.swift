@@ -44,7 +44,9 @@ public final class Conv2d: Module {
   }
 
   public func callAsFunction(_ input: Tensor) throws -> Tensor {
-    try input.conv2d(weight, bias: bias, options)
+    let output = try input.conv2d(weight, bias: bias, options)
+    FLOPCounter.reportConvolution(self, weight: weight, input: input, output: output)
+    return output
   }
 
   public override var summary: String {

@@ -29,7 +29,9 @@ public final class Linear: Module {
   }
 
   public func callAsFunction(_ input: Tensor) throws -> Tensor {
-    try input.linear(weight, bias: bias, activation: activation)
+    let output = try input.linear(weight, bias: bias, activation: activation)
+    FLOPCounter.reportLinear(self, weight: weight, input: input, output: output)
+    return output
   }
 
   public override var summary: String { "Linear(\(weight.shape[1]), \(weight.shape[0]))" }
