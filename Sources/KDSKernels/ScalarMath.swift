@@ -1,0 +1,32 @@
+#if canImport(Glibc)
+  import Glibc
+#endif
+
+// Functions of one float for the elementwise loops.
+
+@inline(__always) func scalarExp(_ x: Float) -> Float { exp(x) }
+
+@inline(__always) func scalarLog(_ x: Float) -> Float { log(x) }
+
+@inline(__always) func scalarSigmoid(_ x: Float) -> Float {
+  let e = scalarExp(-abs(x))
+  return (x >= 0 ? 1 : e) / (1 + e)
+}
+
+/// tanh with relative error below 5e-7 everywhere.
+@inline(__always) func scalarTanh(_ x: Float) -> Float {
+  let size = abs(x)
+  let e = scalarExp(-2 * size)
+  let large = (1 - e) / (1 + e)
+  // 1 - e loses digits near 0: there the Taylor series, whose next term is 0.0089 * 0.3^10 = 5e-8.
+  let q = size * size
+  var p: Float = 62.0 / 2835
+  p = p * q - 17.0 / 315
+  p = p * q + 2.0 / 15
+  p = p * q - 1.0 / 3
+  let small = size + size * q * p
+  let result = size < 0.3 ? small : large
+  return x < 0 ? -result : result
+}
+
+@inline(__always) func scalarPower(_ x: Float, _ exponent: Float) -> Float { pow(x, exponent) }

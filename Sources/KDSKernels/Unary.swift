@@ -1,0 +1,153 @@
+/// A function of one number, applied to every element.
+public enum UnaryFunction: Equatable {
+  case negate, exp, log, sqrt, abs, relu, sigmoid, tanh, square
+  /// x + value
+  case offset(Float)
+  /// x * value
+  case scale(Float)
+  /// value / x
+  case reciprocal(Float)
+  /// x ^ exponent
+  case power(Float)
+  /// min(max(x, low), high)
+  case clamp(Float, Float)
+  /// 1 where `x ? value` holds, else 0.
+  case compare(Comparison, Float)
+
+  /// Whether f(0) = 0, so that zero padding stays zero.
+  public var keepsZero: Bool {
+    switch self {
+    case .negate, .sqrt, .abs, .relu, .tanh, .square: return true
+    case .scale(let value): return value.isFinite
+    case .power(let exponent): return exponent > 0
+    case .clamp(let low, let high): return low <= 0 && high >= 0
+    default: return false
+    }
+  }
+}
+
+/// How two numbers are compared; NaN is unequal to everything.
+public enum Comparison: String, CaseIterable {
+  case less, lessOrEqual, greater, greaterOrEqual, equal, notEqual
+}
+
+extension Kernels {
+  /// out[i] = f(x[i])
+  public static func unary(
+    _ function: UnaryFunction, _ x: UnsafePointer<Float>, _ out: UnsafeMutablePointer<Float>,
+    _ count: Int
+  ) {
+    switch function {
+    case .negate: map(x, out, count) { -$0 }
+    case .exp: map(x, out, count, cost: 8) { scalarExp($0) }
+    case .log: map(x, out, count, cost: 8) { scalarLog($0) }
+    case .sqrt: map(x, out, count) { $0.squareRoot() }
+    case .abs: map(x, out, count) { Swift.abs($0) }
+    case .relu: map(x, out, count) { $0 < 0 ? 0 : $0 }
+    case .sigmoid: map(x, out, count, cost: 8) { scalarSigmoid($0) }
+    case .tanh: map(x, out, count, cost: 8) { scalarTanh($0) }
+    case .square: map(x, out, count) { $0 * $0 }
+    case .offset(let value): map(x, out, count) { $0 + value }
+    case .scale(let value): map(x, out, count) { $0 * value }
+    case .reciprocal(let value): map(x, out, count) { value / $0 }
+    case .power(let exponent): power(exponent, x, out, count)
+    case .clamp(let low, let high):
+      map(x, out, count) {
+        let raised = $0 < low ? low : $0
+        return raised > high ? high : raised
+      }
+    case .compare(let comparison, let value): compare(comparison, value, x, out, count)
+    }
+  }
+
+  private static func power(
+    _ exponent: Float, _ x: UnsafePointer<Float>, _ out: UnsafeMutablePointer<Float>, _ count: Int
+  ) {
+    switch exponent {
+    case 1: map(x, out, count) { $0 }
+    case 2: map(x, out, count) { $0 * $0 }
+    case 3: map(x, out, count) { $0 * $0 * $0 }
+    case 0.5: map(x, out, count) { $0.squareRoot() }
+    case -1: map(x, out, count) { 1 / $0 }
+    default: map(x, out, count, cost: 32) { scalarPower($0, exponent) }
+    }
+  }
+
+  private static func compare(
+    _ comparison: Comparison, _ value: Float, _ x: UnsafePointer<Float>,
+    _ out: UnsafeMutablePointer<Float>, _ count: Int
+  ) {
+    switch comparison {
+    case .less: map(x, out, count) { $0 < value ? 1 : 0 }
+    case .lessOrEqual: map(x, out, count) { $0 <= value ? 1 : 0 }
+    case .greater: map(x, out, count) { $0 > value ? 1 : 0 }
+    case .greaterOrEqual: map(x, out, count) { $0 >= value ? 1 : 0 }
+    case .equal: map(x, out, count) { $0 == value ? 1 : 0 }
+    case .notEqual: map(x, out, count) { $0 != value ? 1 : 0 }
+    }
+  }
+
+  /// out[i] = g[i] * f'(x[i]), where y[i] = f(x[i]); only the operand that the derivative is
+  /// written in is read (see `UnaryFunction.derivativeNeeds`).
+  public static func unaryGradient(
+    _ function: UnaryFunction, input x: UnsafePointer<Float>, output y: UnsafePointer<Float>,
+    _ g: UnsafePointer<Float>, _ out: UnsafeMutablePointer<Float>, _ count: Int
+  ) {
+    switch function {
+    case .negate: map(g, out, count) { -$0 }
+    case .offset: map(g, out, count) { $0 }
+    case .scale(let value): map(g, out, count) { $0 * value }
+    case .exp: zip(g, y, out, count) { $0 * $1 }
+    case .log: zip(g, x, out, count) { $0 / $1 }
+    case .sqrt: zip(g, y, out, count) { 0.5 * $0 / $1 }
+    case .abs: zip(g, x, out, count) { $1 > 0 ? $0 : ($1 < 0 ? -$0 : 0) }
+    case .relu: zip(g, y, out, count) { $1 > 0 ? $0 : 0 }
+    case .sigmoid: zip(g, y, out, count) { $0 * $1 * (1 - $1) }
+    case .tanh: zip(g, y, out, count) { $0 * (1 - $1 * $1) }
+    case .square: zip(g, x, out, count) { 2 * $0 * $1 }
+    case .reciprocal(let value): zip(g, x, out, count) { -$0 * value / ($1 * $1) }
+    case .power(let exponent):
+      zip(g, x, out, count) { $0 * exponent * scalarPower($1, exponent - 1) }
+    case .clamp(let low, let high): zip(g, x, out, count) { $1 >= low && $1 <= high ? $0 : 0 }
+    case .compare: out.update(repeating: 0, count: count)
+    }
+  }
+}
+
+extension UnaryFunction {
+  /// Which operand the derivative is computed from.
+  public enum Needs { case nothing, input, output }
+
+  public var derivativeNeeds: Needs {
+    switch self {
+    case .negate, .offset, .scale, .compare: return .nothing
+    case .exp, .sqrt, .relu, .sigmoid, .tanh: return .output
+    case .log, .abs, .square, .reciprocal, .power, .clamp: return .input
+    }
+  }
+}
+
+/// out[i] = f(a[i]); `cost` is the price of one f, in additions.
+@inline(__always)
+func map(
+  _ a: UnsafePointer<Float>, _ out: UnsafeMutablePointer<Float>, _ count: Int, cost: Int = 1,
+  _ f: (Float) -> Float
+) {
+  parallelFor(count: count, grain: Kernels.elementwiseGrain / cost) { range in
+    let (source, target) = (a + range.lowerBound, out + range.lowerBound)
+    for index in 0..<range.count { target[index] = f(source[index]) }
+  }
+}
+
+/// out[i] = f(a[i], b[i])
+@inline(__always)
+func zip(
+  _ a: UnsafePointer<Float>, _ b: UnsafePointer<Float>, _ out: UnsafeMutablePointer<Float>,
+  _ count: Int, _ f: (Float, Float) -> Float
+) {
+  parallelFor(count: count, grain: Kernels.elementwiseGrain) { range in
+    let (first, second) = (a + range.lowerBound, b + range.lowerBound)
+    let target = out + range.lowerBound
+    for index in 0..<range.count { target[index] = f(first[index], second[index]) }
+  }
+}
