@@ -16,6 +16,20 @@ func requireIntegers(_ name: String, _ what: String, _ tensor: Tensor) throws {
   }
 }
 
+/// Throws unless a shape can exist: no negative size, and at most 2^40 elements.
+@discardableResult
+func requireSize(_ name: String, _ shape: [Int]) throws -> [Int] {
+  var count = 1
+  for size in shape {
+    let (product, overflow) = count.multipliedReportingOverflow(by: max(size, 1))
+    if size < 0 || overflow || product > 1 << 40 {
+      throw KDSError.shape("\(name): a tensor of shape \(shape) is not possible")
+    }
+    count = product
+  }
+  return shape
+}
+
 /// Throws unless both shapes are equal.
 func requireSameShape(_ name: String, _ what: String, _ a: [Int], _ b: [Int]) throws {
   if a != b { throw KDSError.shape("\(name): \(what) must have one shape, got \(a) and \(b)") }
@@ -44,11 +58,12 @@ func broadcastShape(_ name: String, _ a: [Int], _ b: [Int]) throws -> [Int] {
   if a == b { return a }
   let rank = max(a.count, b.count)
   let (first, second) = (leftPadded(a, to: rank), leftPadded(b, to: rank))
-  return try (0..<rank).map { axis in
+  let shape = try (0..<rank).map { axis in
     if first[axis] == second[axis] || second[axis] == 1 { return first[axis] }
     if first[axis] == 1 { return second[axis] }
     throw KDSError.shape("\(name): shapes \(a) and \(b) do not broadcast together")
   }
+  return try requireSize(name, shape)
 }
 
 /// The shape with leading ones up to the given rank.

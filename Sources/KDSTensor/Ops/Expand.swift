@@ -12,6 +12,7 @@ extension Tensor {
   func expanded(to target: [Int], layout wanted: Layout) throws -> Tensor {
     if shape == target { return try inLayout(wanted) }
     try requireFloats("expand", [self])
+    try requireSize("expand", target)
     guard rank <= target.count, try broadcastShape("expand", shape, target) == target else {
       throw KDSError.shape("expand: shape \(shape) does not stretch to \(target)")
     }

@@ -1,0 +1,109 @@
+private struct Conv2dOptions: Codable {
+  var stride = [1, 1]
+  /// top, left, bottom, right
+  var padding = [0, 0, 0, 0]
+  var dilation = [1, 1]
+  var groups = 1
+  var activation = "none"
+
+  func options(_ name: String) throws -> ConvolutionOptions {
+    ConvolutionOptions(
+      stride: try size(name, "stride", stride), padding: try sides(name, padding),
+      dilation: try size(name, "dilation", dilation), groups: groups,
+      activation: try activationNamed(name, activation))
+  }
+}
+
+private struct PoolOptions: Codable {
+  var kernel = [2, 2]
+  var stride: [Int]?
+  var padding = [0, 0, 0, 0]
+  var ceilMode = false
+  var countIncludePad = true
+  enum CodingKeys: String, CodingKey {
+    case kernel, stride, padding
+    case ceilMode = "ceil_mode"
+    case countIncludePad = "count_include_pad"
+  }
+
+  func options(_ name: String, max: Bool) throws -> PoolingOptions {
+    PoolingOptions(
+      kind: max ? .max : (countIncludePad ? .average : .averageOfValid),
+      kernel: try size(name, "kernel", kernel), stride: try stride.map { try size(name, "stride", $0) },
+      padding: try sides(name, padding), roundUp: ceilMode)
+  }
+}
+
+private struct LinearOptions: Codable {
+  var activation = "none"
+}
+
+/// Two positive-or-zero numbers, or one for both.
+func size(_ name: String, _ what: String, _ values: [Int]) throws -> Size2 {
+  guard values.count == 1 || values.count == 2, values.allSatisfy({ (0...maximumSize).contains($0) })
+  else {
+    throw KDSError.argument("\(name): \(what) must be [height, width], got \(values)")
+  }
+  return Size2(values[0], values[values.count - 1])
+}
+
+/// Larger window parameters than this could overflow the arithmetic of sizes, and mean nothing.
+private let maximumSize = 1 << 20
+
+private func sides(_ name: String, _ values: [Int]) throws -> Padding {
+  guard values.allSatisfy({ (0...maximumSize).contains($0) }) else {
+    throw KDSError.argument("\(name): padding must not be negative, got \(values)")
+  }
+  switch values.count {
+  case 1: return Padding(values[0])
+  case 2: return Padding(top: values[0], left: values[1], bottom: values[0], right: values[1])
+  case 4: return Padding(top: values[0], left: values[1], bottom: values[2], right: values[3])
+  default:
+    throw KDSError.argument("\(name): padding must be [top, left, bottom, right], got \(values)")
+  }
+}
+
+private func activationNamed(_ name: String, _ activation: String) throws -> Activation {
+  switch activation {
+  case "none": return .none
+  case "relu": return .relu
+  default: throw KDSError.argument("\(name): activation must be none or relu, not \(activation)")
+  }
+}
+
+extension OpRegistry {
+  static let layers: [OpEntry] = [
+    OpEntry("conv2d", 2...3, Conv2dOptions(), "2-D convolution: input, weight, bias") {
+      try requireFloats("conv2d", $0)
+      return try $0[0].conv2d(
+        $0[1].plain(), bias: $0.optional(2), try $1.options("conv2d"))
+    },
+    OpEntry("conv_transpose2d", 2...3, Conv2dOptions(), "transposed 2-D convolution") {
+      try requireFloats("conv_transpose2d", $0)
+      return try $0[0].convTranspose2d(
+        $0[1].plain(), bias: $0.optional(2), try $1.options("conv_transpose2d"))
+    },
+    OpEntry("max_pool2d", 1...1, PoolOptions(), "max pooling; stride null means kernel") {
+      try $0[0].pool2d($1.options("max_pool2d", max: true))
+    },
+    OpEntry("avg_pool2d", 1...1, PoolOptions(), "average pooling; stride null means kernel") {
+      try $0[0].pool2d($1.options("avg_pool2d", max: false))
+    },
+    OpEntry("linear", 2...3, LinearOptions(), "x weight^T + bias: input (..., in), weight, bias") {
+      try requireFloats("linear", $0)
+      let rows = try $0[0].plain()
+      let weight = try $0[1].plain()
+      let activation = try activationNamed("linear", $1.activation)
+      if rows.rank == 2 {
+        return try rows.linear(weight, bias: $0.optional(2), activation: activation)
+      }
+      guard let last = rows.shape.last, weight.rank == 2, last > 0 else {
+        throw KDSError.shape(
+          "linear: input \(rows.shape) must be (..., in) and weight \(weight.shape) (out, in)")
+      }
+      let flat = try rows.reshaped([rows.count / last, last])
+      return try flat.linear(weight, bias: $0.optional(2), activation: activation)
+        .reshaped(Array(rows.shape.dropLast()) + [weight.shape[0]])
+    },
+  ]
+}
