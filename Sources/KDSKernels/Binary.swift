@@ -19,14 +19,14 @@ extension Kernels {
     _ out: UnsafeMutablePointer<Float>, _ nest: LoopNest
   ) {
     switch function {
-    case .add: zip(a, b, out, nest) { $0 + $1 }
-    case .subtract: zip(a, b, out, nest) { $0 - $1 }
-    case .multiply: zip(a, b, out, nest) { $0 * $1 }
-    case .divide: zip(a, b, out, nest) { $0 / $1 }
-    case .power: zip(a, b, out, nest) { scalarPower($0, $1) }
+    case .add: zipElements(a, b, out, nest) { $0 + $1 }
+    case .subtract: zipElements(a, b, out, nest) { $0 - $1 }
+    case .multiply: zipElements(a, b, out, nest) { $0 * $1 }
+    case .divide: zipElements(a, b, out, nest) { $0 / $1 }
+    case .power: zipElements(a, b, out, nest) { scalarPower($0, $1) }
     // A NaN on either side comes through, so that a broken run shows.
-    case .maximum: zip(a, b, out, nest) { $0 > $1 || $0 != $0 ? $0 : $1 }
-    case .minimum: zip(a, b, out, nest) { $0 < $1 || $0 != $0 ? $0 : $1 }
+    case .maximum: zipElements(a, b, out, nest) { $0 > $1 || $0 != $0 ? $0 : $1 }
+    case .minimum: zipElements(a, b, out, nest) { $0 < $1 || $0 != $0 ? $0 : $1 }
     case .compare(let comparison): compare(comparison, a, b, out, nest)
     }
   }
@@ -36,12 +36,12 @@ extension Kernels {
     _ out: UnsafeMutablePointer<Float>, _ nest: LoopNest
   ) {
     switch comparison {
-    case .less: zip(a, b, out, nest) { $0 < $1 ? 1 : 0 }
-    case .lessOrEqual: zip(a, b, out, nest) { $0 <= $1 ? 1 : 0 }
-    case .greater: zip(a, b, out, nest) { $0 > $1 ? 1 : 0 }
-    case .greaterOrEqual: zip(a, b, out, nest) { $0 >= $1 ? 1 : 0 }
-    case .equal: zip(a, b, out, nest) { $0 == $1 ? 1 : 0 }
-    case .notEqual: zip(a, b, out, nest) { $0 != $1 ? 1 : 0 }
+    case .less: zipElements(a, b, out, nest) { $0 < $1 ? 1 : 0 }
+    case .lessOrEqual: zipElements(a, b, out, nest) { $0 <= $1 ? 1 : 0 }
+    case .greater: zipElements(a, b, out, nest) { $0 > $1 ? 1 : 0 }
+    case .greaterOrEqual: zipElements(a, b, out, nest) { $0 >= $1 ? 1 : 0 }
+    case .equal: zipElements(a, b, out, nest) { $0 == $1 ? 1 : 0 }
+    case .notEqual: zipElements(a, b, out, nest) { $0 != $1 ? 1 : 0 }
     }
   }
 
@@ -72,7 +72,7 @@ extension Kernels {
 
 /// out = f(a, b); rows of the nest are split among threads, or a single row is.
 @inline(__always)
-private func zip(
+private func zipElements(
   _ a: UnsafePointer<Float>, _ b: UnsafePointer<Float>, _ out: UnsafeMutablePointer<Float>,
   _ nest: LoopNest, _ f: (Float, Float) -> Float
 ) {
@@ -81,21 +81,21 @@ private func zip(
   if rows == 1 {
     parallelFor(count: inner, grain: Kernels.elementwiseGrain) { range in
       let lower = range.lowerBound
-      zipRow(a + lower * stepA, b + lower * stepB, out + lower, range.count, stepA, stepB, f)
+      zipRun(a + lower * stepA, b + lower * stepB, out + lower, range.count, stepA, stepB, f)
     }
     return
   }
   parallelFor(count: rows, grain: max(1, Kernels.elementwiseGrain / max(inner, 1))) { range in
     for row in range {
       let (x, y) = (a + nest.offset(0, row: row), b + nest.offset(1, row: row))
-      zipRow(x, y, out + row * inner, inner, stepA, stepB, f)
+      zipRun(x, y, out + row * inner, inner, stepA, stepB, f)
     }
   }
 }
 
 /// One run over contiguous (step 1) or repeated (step 0) elements.
 @inline(__always)
-private func zipRow(
+private func zipRun(
   _ x: UnsafePointer<Float>, _ y: UnsafePointer<Float>, _ out: UnsafeMutablePointer<Float>,
   _ count: Int, _ stepX: Int, _ stepY: Int, _ f: (Float, Float) -> Float
 ) {

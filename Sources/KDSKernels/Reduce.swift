@@ -34,7 +34,7 @@ public struct ReducePlan {
 
 extension Kernels {
   /// out = scale * sum of x over the reduced axes of `plan`; out is contiguous over the kept ones.
-  public static func sum(
+  public static func reduceSum(
     _ x: UnsafePointer<Float>, _ out: UnsafeMutablePointer<Float>, _ plan: ReducePlan,
     scale: Double = 1
   ) {
@@ -43,7 +43,7 @@ extension Kernels {
       return
     }
     if plan.reduced == [true] {
-      out[0] = Float(sum(x, plan.sizes[0]) * scale)
+      out[0] = Float(total(x, plan.sizes[0]) * scale)
     } else if lastReduced {
       sumRuns(x, out, plan, scale)
     } else {
@@ -52,7 +52,7 @@ extension Kernels {
   }
 
   /// Sum of `count` floats in double precision over fixed chunks.
-  public static func sum(_ x: UnsafePointer<Float>, _ count: Int) -> Double {
+  public static func total(_ x: UnsafePointer<Float>, _ count: Int) -> Double {
     reduceChunks(count: count) { runSum(x + $0.lowerBound, $0.count) }
   }
 

@@ -38,21 +38,21 @@ extension Kernels {
     _ count: Int
   ) {
     switch function {
-    case .negate: map(x, out, count) { -$0 }
-    case .exp: map(x, out, count, cost: 8) { scalarExp($0) }
-    case .log: map(x, out, count, cost: 8) { scalarLog($0) }
-    case .sqrt: map(x, out, count) { $0.squareRoot() }
-    case .abs: map(x, out, count) { Swift.abs($0) }
-    case .relu: map(x, out, count) { $0 < 0 ? 0 : $0 }
-    case .sigmoid: map(x, out, count, cost: 8) { scalarSigmoid($0) }
-    case .tanh: map(x, out, count, cost: 8) { scalarTanh($0) }
-    case .square: map(x, out, count) { $0 * $0 }
-    case .offset(let value): map(x, out, count) { $0 + value }
-    case .scale(let value): map(x, out, count) { $0 * value }
-    case .reciprocal(let value): map(x, out, count) { value / $0 }
+    case .negate: mapElements(x, out, count) { -$0 }
+    case .exp: mapElements(x, out, count, cost: 8) { fastExp($0) }
+    case .log: mapElements(x, out, count, cost: 8) { scalarLog($0) }
+    case .sqrt: mapElements(x, out, count) { $0.squareRoot() }
+    case .abs: mapElements(x, out, count) { Swift.abs($0) }
+    case .relu: mapElements(x, out, count) { $0 < 0 ? 0 : $0 }
+    case .sigmoid: mapElements(x, out, count, cost: 8) { fastSigmoid($0) }
+    case .tanh: mapElements(x, out, count, cost: 8) { scalarTanh($0) }
+    case .square: mapElements(x, out, count) { $0 * $0 }
+    case .offset(let value): mapElements(x, out, count) { $0 + value }
+    case .scale(let value): mapElements(x, out, count) { $0 * value }
+    case .reciprocal(let value): mapElements(x, out, count) { value / $0 }
     case .power(let exponent): power(exponent, x, out, count)
     case .clamp(let low, let high):
-      map(x, out, count) {
+      mapElements(x, out, count) {
         let raised = $0 < low ? low : $0
         return raised > high ? high : raised
       }
@@ -64,12 +64,12 @@ extension Kernels {
     _ exponent: Float, _ x: UnsafePointer<Float>, _ out: UnsafeMutablePointer<Float>, _ count: Int
   ) {
     switch exponent {
-    case 1: map(x, out, count) { $0 }
-    case 2: map(x, out, count) { $0 * $0 }
-    case 3: map(x, out, count) { $0 * $0 * $0 }
-    case 0.5: map(x, out, count) { $0.squareRoot() }
-    case -1: map(x, out, count) { 1 / $0 }
-    default: map(x, out, count, cost: 32) { scalarPower($0, exponent) }
+    case 1: mapElements(x, out, count) { $0 }
+    case 2: mapElements(x, out, count) { $0 * $0 }
+    case 3: mapElements(x, out, count) { $0 * $0 * $0 }
+    case 0.5: mapElements(x, out, count) { $0.squareRoot() }
+    case -1: mapElements(x, out, count) { 1 / $0 }
+    default: mapElements(x, out, count, cost: 32) { scalarPower($0, exponent) }
     }
   }
 
@@ -78,12 +78,12 @@ extension Kernels {
     _ out: UnsafeMutablePointer<Float>, _ count: Int
   ) {
     switch comparison {
-    case .less: map(x, out, count) { $0 < value ? 1 : 0 }
-    case .lessOrEqual: map(x, out, count) { $0 <= value ? 1 : 0 }
-    case .greater: map(x, out, count) { $0 > value ? 1 : 0 }
-    case .greaterOrEqual: map(x, out, count) { $0 >= value ? 1 : 0 }
-    case .equal: map(x, out, count) { $0 == value ? 1 : 0 }
-    case .notEqual: map(x, out, count) { $0 != value ? 1 : 0 }
+    case .less: mapElements(x, out, count) { $0 < value ? 1 : 0 }
+    case .lessOrEqual: mapElements(x, out, count) { $0 <= value ? 1 : 0 }
+    case .greater: mapElements(x, out, count) { $0 > value ? 1 : 0 }
+    case .greaterOrEqual: mapElements(x, out, count) { $0 >= value ? 1 : 0 }
+    case .equal: mapElements(x, out, count) { $0 == value ? 1 : 0 }
+    case .notEqual: mapElements(x, out, count) { $0 != value ? 1 : 0 }
     }
   }
 
@@ -94,21 +94,21 @@ extension Kernels {
     _ g: UnsafePointer<Float>, _ out: UnsafeMutablePointer<Float>, _ count: Int
   ) {
     switch function {
-    case .negate: map(g, out, count) { -$0 }
-    case .offset: map(g, out, count) { $0 }
-    case .scale(let value): map(g, out, count) { $0 * value }
-    case .exp: zip(g, y, out, count) { $0 * $1 }
-    case .log: zip(g, x, out, count) { $0 / $1 }
-    case .sqrt: zip(g, y, out, count) { 0.5 * $0 / $1 }
-    case .abs: zip(g, x, out, count) { $1 > 0 ? $0 : ($1 < 0 ? -$0 : 0) }
-    case .relu: zip(g, y, out, count) { $1 > 0 ? $0 : 0 }
-    case .sigmoid: zip(g, y, out, count) { $0 * $1 * (1 - $1) }
-    case .tanh: zip(g, y, out, count) { $0 * (1 - $1 * $1) }
-    case .square: zip(g, x, out, count) { 2 * $0 * $1 }
-    case .reciprocal(let value): zip(g, x, out, count) { -$0 * value / ($1 * $1) }
+    case .negate: mapElements(g, out, count) { -$0 }
+    case .offset: mapElements(g, out, count) { $0 }
+    case .scale(let value): mapElements(g, out, count) { $0 * value }
+    case .exp: zipElements(g, y, out, count) { $0 * $1 }
+    case .log: zipElements(g, x, out, count) { $0 / $1 }
+    case .sqrt: zipElements(g, y, out, count) { 0.5 * $0 / $1 }
+    case .abs: zipElements(g, x, out, count) { $1 > 0 ? $0 : ($1 < 0 ? -$0 : 0) }
+    case .relu: zipElements(g, y, out, count) { $1 > 0 ? $0 : 0 }
+    case .sigmoid: zipElements(g, y, out, count) { $0 * $1 * (1 - $1) }
+    case .tanh: zipElements(g, y, out, count) { $0 * (1 - $1 * $1) }
+    case .square: zipElements(g, x, out, count) { 2 * $0 * $1 }
+    case .reciprocal(let value): zipElements(g, x, out, count) { -$0 * value / ($1 * $1) }
     case .power(let exponent):
-      zip(g, x, out, count) { $0 * exponent * scalarPower($1, exponent - 1) }
-    case .clamp(let low, let high): zip(g, x, out, count) { $1 >= low && $1 <= high ? $0 : 0 }
+      zipElements(g, x, out, count) { $0 * exponent * scalarPower($1, exponent - 1) }
+    case .clamp(let low, let high): zipElements(g, x, out, count) { $1 >= low && $1 <= high ? $0 : 0 }
     case .compare: out.update(repeating: 0, count: count)
     }
   }
@@ -129,7 +129,7 @@ extension UnaryFunction {
 
 /// out[i] = f(a[i]); `cost` is the price of one f, in additions.
 @inline(__always)
-func map(
+func mapElements(
   _ a: UnsafePointer<Float>, _ out: UnsafeMutablePointer<Float>, _ count: Int, cost: Int = 1,
   _ f: (Float) -> Float
 ) {
@@ -141,7 +141,7 @@ func map(
 
 /// out[i] = f(a[i], b[i])
 @inline(__always)
-func zip(
+func zipElements(
   _ a: UnsafePointer<Float>, _ b: UnsafePointer<Float>, _ out: UnsafeMutablePointer<Float>,
   _ count: Int, _ f: (Float, Float) -> Float
 ) {

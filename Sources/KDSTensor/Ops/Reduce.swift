@@ -77,7 +77,7 @@ extension Tensor {
       if mask[1] { outLayout = .plain }
     }
     let result = try Tensor(uninitialized: kept, layout: outLayout)
-    Kernels.sum(floats, result.floats, ReducePlan(shape: memoryShape, reducing: mask), scale: scale)
+    Kernels.reduceSum(floats, result.floats, ReducePlan(shape: memoryShape, reducing: mask), scale: scale)
     let (target, targetLayout) = (shape, layout)
     Tape.record(result, name, [self]) { gradient in
       [try gradient.multiplied(by: Float(scale)).expanded(to: target, layout: targetLayout)]
