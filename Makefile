@@ -1,6 +1,7 @@
 # make demo    everything from a fresh checkout to a trained student
 # make test    the tests of engine and package
 # make check   the tests and every lint: what a change must pass
+# make format  lay out the sources, write the generated files
 # make build   the engine: ISA=all (default), native, v3, v4 or any
 # make system venv bench clean
 
@@ -70,7 +71,7 @@ venv: .stamps/venv
 
 # --- what people ask for ------------------------------------------------------------------------
 
-.PHONY: demo test test-swift test-python check lint bench clean
+.PHONY: demo test test-swift test-python check exports lint format bench clean
 demo: system native venv
 	$(VENV)/bin/kdswift demo
 
@@ -79,19 +80,22 @@ test: system native venv
 	@set -o pipefail; failed=0; \
 	$(MAKE) --no-print-directory test-swift 2>&1 | tee .stamps/swift.log || failed=1; \
 	$(MAKE) --no-print-directory test-python 2>&1 | tee .stamps/python.log || failed=1; \
-	echo; grep -E 'Executed [0-9]+ tests|Test run with' .stamps/swift.log | tail -n 2; \
+	echo; grep -E 'Test run with' .stamps/swift.log | tail -n 1; \
 	grep -E '[0-9]+ (passed|failed|skipped|error).* in [0-9.]+' .stamps/python.log | tail -n 1; exit $$failed
 test: SHELL := /bin/bash
 
 test-swift:
-	$(SWIFT) test -c release --scratch-path .build-test $(call march,$(NATIVE)) $(search)
+	$(SWIFT) test -c release --disable-xctest --no-parallel --scratch-path .build-test $(call march,$(NATIVE)) $(search)
 
 test-python:
 	$(VENV)/bin/python -m pytest python/tests
 
-check: test lint build
-	$(PYTHON) tools/check_exports.py $(VARIANTS:%=$(LIB)/libkdswift-%.so)
+check: test lint build exports
 	$(VENV)/bin/python tools/check_wheel.py
+
+# Of every variant that is built.
+exports: native
+	$(PYTHON) tools/check_exports.py $(LIB)/libkdswift-*.so
 
 lint: venv
 	$(SWIFT) format lint --strict --recursive Package.swift Sources Tests
@@ -99,6 +103,12 @@ lint: venv
 	$(VENV)/bin/ruff format --check python tools setup.py
 	$(PYTHON) tools/generate_signatures.py --check
 	$(PYTHON) tools/lint.py
+
+format: venv
+	$(SWIFT) format --in-place --recursive Package.swift Sources Tests
+	$(VENV)/bin/ruff check --quiet --fix python tools setup.py
+	$(VENV)/bin/ruff format --quiet python tools setup.py
+	$(PYTHON) tools/generate_signatures.py
 
 bench: system native venv
 	$(VENV)/bin/kdswift bench
