@@ -13,11 +13,26 @@ from .errors import ArgumentError, FormatError, KDSError, ShapeError
 
 # Public name -> "module" or "module:attribute", relative to this package.
 _LAZY = {
+    "Tensor": ".tensors:Tensor",
     "build_info": ".runtime:build_info",
     "get_num_threads": ".runtime:get_num_threads",
+    "losses": ".losses",
+    "no_grad": "._autograd:no_grad",
+    "ops": ".ops",
     "seed": ".runtime:seed",
     "set_conv_plan": ".runtime:set_conv_plan",
     "set_num_threads": ".runtime:set_num_threads",
+    "tensor": ".tensors:tensor",
+    "value_and_grad": "._autograd:value_and_grad",
+}
+# Functions of tensors.
+_LAZY |= {
+    name: f".functional:{name}"
+    for name in (
+        "abs adaptive_avg_pool2d avg_pool2d cat clamp conv2d dropout exp gather interpolate "
+        "layer_norm linear log log_softmax matmul max_pool2d maximum mean minimum relu sigmoid "
+        "softmax sqrt square stack sum tanh var where"
+    ).split()
 }
 
 __all__ = ["ArgumentError", "FormatError", "KDSError", "ShapeError", "__version__", *_LAZY]

@@ -41,6 +41,7 @@ _UFUNC_OPERATIONS = {
 
 _LARGEST = float(np.finfo(np.float32).max)
 _EXACT = {"add": np.add, "sub": np.subtract, "mul": np.multiply}
+_EXACT_REDUCTIONS = {"sum": np.sum, "max": np.max, "min": np.min}
 _COMPARISONS = {
     "less": np.less,
     "less_equal": np.less_equal,
@@ -351,6 +352,10 @@ class Operators:
         return _core().apply(name, [_floats(self)])
 
     def _reduced(self, name: str, axis: Axes, keepdims: bool, **options: Any) -> Tensor:
+        if self.dtype == np.int64 and name in _EXACT_REDUCTIONS:
+            axes = tuple(_axes(axis)["axes"]) if axis is not None else None
+            exact = _EXACT_REDUCTIONS[name](self.numpy(copy=False), axis=axes, keepdims=keepdims)
+            return _core().tensor(exact)
         return _core().apply(
             name, [_floats(self)], keep_dims=bool(keepdims), **_axes(axis), **options
         )

@@ -147,7 +147,7 @@ def _joined(name: str, tensors: Sequence[Any], axis: int) -> Tensor:
     if len(kinds) > 1:
         inputs = [_floats(one) for one in inputs]
     result = apply(name, inputs, axis=axis)
-    return result._as_mask() if kinds == {np.dtype(np.bool_)} else result
+    return inputs[0]._like(result) if len(kinds) == 1 else result
 
 
 def gather(x: Any, axis: int, index: Any) -> Tensor:
