@@ -14,25 +14,45 @@ from .errors import ArgumentError, FormatError, KDSError, ShapeError
 # Public name -> "module" or "module:attribute", relative to this package.
 _LAZY = {
     "Tensor": ".tensors:Tensor",
+    "abs": ".functional:abs",
+    "adaptive_avg_pool2d": ".functional:adaptive_avg_pool2d",
+    "avg_pool2d": ".functional:avg_pool2d",
     "build_info": ".runtime:build_info",
+    "cat": ".functional:cat",
+    "clamp": ".functional:clamp",
+    "conv2d": ".functional:conv2d",
+    "dropout": ".functional:dropout",
+    "exp": ".functional:exp",
+    "gather": ".functional:gather",
     "get_num_threads": ".runtime:get_num_threads",
+    "interpolate": ".functional:interpolate",
+    "layer_norm": ".functional:layer_norm",
+    "linear": ".functional:linear",
+    "log": ".functional:log",
+    "log_softmax": ".functional:log_softmax",
     "losses": ".losses",
+    "matmul": ".functional:matmul",
+    "max_pool2d": ".functional:max_pool2d",
+    "maximum": ".functional:maximum",
+    "mean": ".functional:mean",
+    "minimum": ".functional:minimum",
     "no_grad": "._autograd:no_grad",
     "ops": ".ops",
+    "relu": ".functional:relu",
     "seed": ".runtime:seed",
     "set_conv_plan": ".runtime:set_conv_plan",
     "set_num_threads": ".runtime:set_num_threads",
+    "sigmoid": ".functional:sigmoid",
+    "softmax": ".functional:softmax",
+    "sqrt": ".functional:sqrt",
+    "square": ".functional:square",
+    "stack": ".functional:stack",
+    "sum": ".functional:sum",
+    "tanh": ".functional:tanh",
     "tensor": ".tensors:tensor",
     "value_and_grad": "._autograd:value_and_grad",
-}
-# Functions of tensors.
-_LAZY |= {
-    name: f".functional:{name}"
-    for name in (
-        "abs adaptive_avg_pool2d avg_pool2d cat clamp conv2d dropout exp gather interpolate "
-        "layer_norm linear log log_softmax matmul max_pool2d maximum mean minimum relu sigmoid "
-        "softmax sqrt square stack sum tanh var where"
-    ).split()
+    "var": ".functional:var",
+    "where": ".functional:where",
 }
 
 __all__ = ["ArgumentError", "FormatError", "KDSError", "ShapeError", "__version__", *_LAZY]

@@ -14,7 +14,7 @@ from .errors import ArgumentError, ShapeError
 from .tensors import Tensor, tensor
 
 
-class no_grad(contextlib.ContextDecorator):  # noqa: N801 (reads as a statement)
+class no_grad(contextlib.ContextDecorator):
     """Record nothing for gradients, on this thread: `with kd.no_grad(): ...` or `@kd.no_grad()`.
 
     Calls nest. Results made inside have `requires_grad` False and keep no other tensor alive.

@@ -18,17 +18,17 @@ _INTEGER = np.dtype(np.int64)
 def to_array(value: Any, what: str = "tensor") -> np.ndarray:
     """The values as a C-contiguous float32 or int64 array, without a copy where that is possible.
 
-    Floating point of any width becomes float32; integers and booleans become int64. `what` names the
-    argument in error messages.
+    Floating point of any width becomes float32; integers and booleans become int64. `what` names
+    the argument in error messages.
 
     Raises:
-        ArgumentError: complex, text, object or unsigned values beyond int64, naming the dtype; or an
-            array that its library does not hand out (on a GPU, or waiting for a gradient).
+        ArgumentError: complex, text, object or unsigned values beyond int64, naming the dtype; or
+            an array that its library does not hand out (on a GPU, or waiting for a gradient).
         ShapeError: nested lists of unequal lengths.
     """
     array = _any_array(value, what)
     dtype = array.dtype
-    if dtype == _FLOAT or dtype == _INTEGER:
+    if dtype in (_FLOAT, _INTEGER):
         return np.ascontiguousarray(array) if array.ndim else array
     if dtype.kind == "f" or dtype.name == "bfloat16":
         with np.errstate(over="ignore"):
@@ -81,9 +81,9 @@ _NAMES = {False: b"dltensor", True: b"dltensor_versioned"}
 # Offset of the deleter in DLManagedTensor and DLManagedTensorVersioned.
 _DELETER_OFFSET = {False: 56, True: 16}
 
-_new = ctypes.PYFUNCTYPE(
-    ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p
-)(("PyCapsule_New", ctypes.pythonapi))
+_new = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(
+    ("PyCapsule_New", ctypes.pythonapi)
+)
 # The capsule goes as an address: it is dying when these are called and must not be counted.
 _is_valid = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p)(
     ("PyCapsule_IsValid", ctypes.pythonapi)

@@ -1,4 +1,4 @@
-"""Indexing as NumPy does it, differentiable: `t[0]`, `t[1:, ::-2]`, `t[..., None]`, `t[[2, 0]]`, masks.
+"""Indexing as NumPy does it, differentiable: `t[0]`, `t[1:, ::-2]`, `t[..., None]`, masks.
 
 Plain slices go to the engine's strided copy. Everything else becomes one gather over the flattened
 tensor: NumPy itself works out which element stands where, by indexing the positions.

@@ -251,7 +251,7 @@ class Operators:
         return self.permute(order or list(reversed(range(self.ndim))))
 
     @property
-    def T(self) -> Tensor:  # noqa: N802 (NumPy's name)
+    def T(self) -> Tensor:
         """The axes reversed."""
         return self.transpose()
 
@@ -287,7 +287,7 @@ class Operators:
         return self._reduced("max", axis, keepdims)
 
     def min(self, axis: Axes = None, keepdims: bool = False) -> Tensor:
-        """Smallest element over the given axes, or all; the gradient goes to the first of equals."""
+        """Smallest element over the given axes, or all; see `max`."""
         return self._reduced("min", axis, keepdims)
 
     def argmax(self, axis: int | None = None) -> Tensor:

@@ -208,7 +208,11 @@ def conv2d(
 
 
 def max_pool2d(
-    x: Any, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0, ceil_mode: bool = False
+    x: Any,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    ceil_mode: bool = False,
 ) -> Tensor:
     """Largest value of each window of (N, C, H, W); `stride` None means the kernel's size."""
     return _pool("max_pool2d", x, kernel_size, stride, padding, ceil_mode=bool(ceil_mode))
@@ -222,7 +226,7 @@ def avg_pool2d(
     ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> Tensor:
-    """Mean of each window of (N, C, H, W); `count_include_pad` False leaves the padding out of it."""
+    """Mean of each window of (N, C, H, W); without `count_include_pad` of its real pixels."""
     options = {"ceil_mode": bool(ceil_mode), "count_include_pad": bool(count_include_pad)}
     return _pool("avg_pool2d", x, kernel_size, stride, padding, **options)
 

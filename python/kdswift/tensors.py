@@ -43,9 +43,7 @@ class Tensor(Operators):
         weakref.finalize(self, _release, handle).atexit = False
         dims = (ctypes.c_int64 * KDS_MAX_RANK)()
         rank, dtype = ctypes.c_int32(), ctypes.c_int32()
-        lib.kds_tensor_info(
-            handle, KDS_MAX_RANK, dims, ctypes.byref(rank), ctypes.byref(dtype)
-        )
+        lib.kds_tensor_info(handle, KDS_MAX_RANK, dims, ctypes.byref(rank), ctypes.byref(dtype))
         self._shape = tuple(dims[: rank.value])
         self._dtype = _BOOLEAN if boolean else _DTYPES[dtype.value]
 
@@ -278,8 +276,8 @@ def tensor(array_like: Any, requires_grad: bool = False) -> Tensor:
 
     Args:
         array_like: numbers, nested lists, NumPy arrays, another tensor, or anything with
-            `__dlpack__` (PyTorch, JAX, CuPy on the CPU) or an array interface. Floating point of any
-            width becomes float32; integers and booleans become int64.
+            `__dlpack__` (PyTorch, JAX) or an array interface. Floating point of any width becomes
+            float32; integers and booleans become int64.
         requires_grad: whether `backward` leaves a gradient here; float32 only.
 
     Raises:
