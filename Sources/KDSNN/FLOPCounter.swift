@@ -53,7 +53,9 @@ public enum FLOPCounter {
   }
 
   /// Reports one call of a convolution: weight (K, C/groups, kh, kw), output (N, K, H', W').
-  public static func reportConvolution(_ layer: Module, weight: Tensor, input: Tensor, output: Tensor) {
+  public static func reportConvolution(
+    _ layer: Module, weight: Tensor, input: Tensor, output: Tensor
+  ) {
     guard active else { return }
     let perOutput = weight.shape.dropFirst().reduce(1, *)
     report(layer, 2 * Double(output.count) * Double(perOutput), input, output)

@@ -3,7 +3,7 @@ import KDSTensor
 /// A layer with one input and one output, which surgery may put in the place of another.
 ///
 /// Whoever owns such a layer keeps no typed reference to it: it registers the child by name and calls
-/// `try layer("conv1")(input)`, so that `replaceChild` takes effect at once.
+/// `try run("conv1", on: input)`, so that `replaceChild` takes effect at once.
 public protocol UnaryLayer: Module {
   func callAsFunction(_ input: Tensor) throws -> Tensor
 }
@@ -19,6 +19,12 @@ extension Module {
       throw KDSError.runtime("\(type(of: self)): no layer is called \"\(name)\"")
     }
     return found
+  }
+
+  /// Runs the child of that name as it is now.
+  public func run(_ name: String, on input: Tensor) throws -> Tensor {
+    let current = try layer(name)
+    return try current.callAsFunction(input)
   }
 
   /// The module at a dotted path below this one; "" is this one.

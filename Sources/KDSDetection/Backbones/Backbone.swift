@@ -43,15 +43,47 @@ public struct BackboneConfiguration: Codable, Equatable {
   public var frozen_stages = 0
   /// Caffe's rounding of pooling sizes (up), as the published AlexNet and VGG_CNN_M detectors have.
   public var caffe_rounding = true
+  /// Padding of AlexNet's conv1 (5) and pools (1) as in the published detector; others ignore it.
+  public var padded = true
+  /// Stride of the last feature, 0 for the backbone's own: 8 for resnet_small (which takes 4, 8 or 16),
+  /// 16 for the others.
+  public var output_stride = 0
 
   public init() {}
 }
 
-/// The convolutional part of a detector.
+/// The published sizes of what stands on a backbone, already multiplied by its width.
+public struct RoIHeadDefaults: Equatable {
+  /// Cells per side that a region is pooled to.
+  public var poolSize: Int
+  /// Outputs of the fully connected layers.
+  public var hidden: [Int]
+  /// Probability of dropping after each of them.
+  public var dropout: Float
+  /// Channels of the region proposal network's 3×3 convolution.
+  public var rpnChannels: Int
+
+  public init(poolSize: Int, hidden: [Int], dropout: Float, rpnChannels: Int) {
+    self.poolSize = poolSize
+    self.hidden = hidden
+    self.dropout = dropout
+    self.rpnChannels = rpnChannels
+  }
+
+  func scaled(by width: Double) -> RoIHeadDefaults {
+    RoIHeadDefaults(
+      poolSize: poolSize, hidden: hidden.map { scaledChannels($0, by: width) }, dropout: dropout,
+      rpnChannels: scaledChannels(rpnChannels, by: width))
+  }
+}
+
+/// The convolutional part of a detector. Built by `makeBackbone`.
 open class Backbone: Module {
   public let configuration: BackboneConfiguration
   /// The features, shallow to deep; the last one feeds a single-level detector.
   public let descriptions: [FeatureDescription]
+  /// Stages whose weights stay as they are, counted from the input.
+  public private(set) var frozenStages = 0
 
   public init(configuration: BackboneConfiguration, descriptions: [FeatureDescription]) {
     self.configuration = configuration
@@ -59,9 +91,57 @@ open class Backbone: Module {
     super.init()
   }
 
+  /// Sizes of the heads that usually stand on this backbone.
+  open var headDefaults: RoIHeadDefaults {
+    RoIHeadDefaults(poolSize: 7, hidden: [256], dropout: 0, rpnChannels: 256)
+  }
+
+  /// Stages that the published detector keeps frozen (`frozen_stages = -1`).
+  open var publishedFrozenStages: Int { 0 }
+
+  /// Dotted names of the layers of each stage, from the input.
+  open var stages: [[String]] { [] }
+
+  /// Height and width of every feature for an input of this size; 0 where the input is too small.
+  open func mapSizes(_ input: Size2) -> [Size2] { [] }
+
   /// Runs the network. `images` (N, channels, H, W), normalized.
   open func features(_ images: Tensor) throws -> [Feature] {
     throw KDSError.runtime("\(type(of: self)) has no forward pass")
+  }
+
+  /// Frozen stages stay in evaluation: their batch statistics must not move either.
+  open override func setTraining(_ training: Bool) {
+    super.setTraining(training)
+    if training { forEachFrozen { $0.setTraining(false) } }
+  }
+
+  /// Freezes what the configuration says.
+  func applyFrozenStages() throws {
+    let wanted = configuration.frozen_stages
+    guard (-1...stages.count).contains(wanted) else {
+      throw KDSError.argument(
+        "\(configuration.name): frozen_stages \(wanted) must be -1 (as published) to \(stages.count)"
+      )
+    }
+    frozenStages = wanted == -1 ? publishedFrozenStages : wanted
+    forEachFrozen {
+      $0.setRequiresGrad(false)
+      $0.setTraining(false)
+    }
+  }
+
+  func checkImages(_ images: Tensor) throws {
+    guard images.rank == 4, images.dtype == .float32, images.shape[1] == configuration.in_channels
+    else {
+      throw KDSError.shape(
+        "\(configuration.name): images must be float (N, \(configuration.in_channels), H, W), "
+          + "got \(images.shape)")
+    }
+  }
+
+  private func forEachFrozen(_ body: (Module) -> Void) {
+    for path in stages.prefix(frozenStages).joined() { module(at: path).map(body) }
   }
 }
 

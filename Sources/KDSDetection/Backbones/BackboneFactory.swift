@@ -1,0 +1,38 @@
+import KDSNN
+import KDSTensor
+
+/// The names that `makeBackbone` knows.
+public let backboneNames = ["resnet_small", "alexnet", "vgg_m", "vgg16"]
+
+/// Builds a backbone with fresh weights.
+///
+/// - Throws: `KDSError.argument` for an unknown name (listing what exists) or a value out of range.
+public func makeBackbone(
+  _ configuration: BackboneConfiguration, _ initializer: Initializer
+) throws -> Backbone {
+  try checkSizes(configuration)
+  let backbone: Backbone
+  switch configuration.name {
+  case "resnet_small": backbone = try ResNetSmall(configuration, initializer)
+  case "alexnet":
+    backbone = try ChainBackbone(configuration, .alexnet(padded: configuration.padded), initializer)
+  case "vgg_m": backbone = try ChainBackbone(configuration, .vggM(), initializer)
+  case "vgg16": backbone = try ChainBackbone(configuration, .vgg16(), initializer)
+  default:
+    let known = backboneNames.map { "\"\($0)\"" }.joined(separator: ", ")
+    throw KDSError.argument("backbone: \"\(configuration.name)\" is not one of \(known)")
+  }
+  try backbone.applyFrozenStages()
+  return backbone
+}
+
+private func checkSizes(_ configuration: BackboneConfiguration) throws {
+  let (name, width) = (configuration.name, configuration.width)
+  // Above a few times the published width the weights alone would not fit; that is a slip of the pen.
+  guard width.isFinite, width > 0, width <= 8 else {
+    throw KDSError.argument("\(name): width \(width) must be above 0 and at most 8")
+  }
+  guard (1...1024).contains(configuration.in_channels) else {
+    throw KDSError.argument("\(name): in_channels \(configuration.in_channels) must be 1 to 1024")
+  }
+}
