@@ -106,6 +106,10 @@ def ctypes_name(c_type: str, handles: list[str], where: str) -> str:
         return plain
     if plain == "char *":
         return "c_char_p" if constant else "POINTER(c_char)"
+    if plain == "void *":
+        return "c_void_p"
+    if plain == "void * *":
+        return "POINTER(c_void_p)"
     if plain == "char * *":
         return "POINTER(c_char_p)"
     base = plain.split(" ", 1)[0]

@@ -1,6 +1,8 @@
 """Loader: order, determinism, resuming, errors, and threads that end. Augmentation: right boxes."""
 
+import _thread
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -116,6 +118,22 @@ def test_threads_end_with_the_loop():
         for _ in Loader(Toy(), 2):
             raise KeyboardInterrupt
     list(Loader(Toy(), 2))
+    assert loader_threads() == []
+
+
+def test_ctrl_c_while_waiting_for_a_batch():
+    """The signal arrives when the consumer sleeps: it is raised there, and the threads end."""
+
+    class Slow(Toy):
+        def __getitem__(self, i):
+            if i == 8:
+                _thread.interrupt_main()
+            time.sleep(0.02)
+            return super().__getitem__(i)
+
+    with pytest.raises(KeyboardInterrupt):
+        for _ in Loader(Slow(), 4):
+            pass
     assert loader_threads() == []
 
 

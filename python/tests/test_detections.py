@@ -104,7 +104,6 @@ def test_text_and_html():
         d.draw()
 
 
-@pytest.mark.skip(reason="waits for viz")
 def test_picture():
     d = three(image=np.zeros((10, 12, 3), np.uint8))
     assert d._repr_png_().startswith(b"\x89PNG")

@@ -2,4 +2,5 @@
 #ifndef KDSWIFT_H
 #define KDSWIFT_H
 #include "kds_core.h"
+#include "kds_tensor.h"
 #endif
