@@ -85,7 +85,8 @@ test: system native venv
 test: SHELL := /bin/bash
 
 test-swift:
-	$(SWIFT) test -c release --disable-xctest --no-parallel --scratch-path .build-test $(call march,$(NATIVE)) $(search)
+	$(SWIFT) test -c release --disable-xctest --no-parallel --scratch-path .build-test \
+	  $(call march,$(NATIVE)) $(search) $(if $(OPENBLAS),-Xlinker -rpath -Xlinker $(OPENBLAS))
 
 test-python:
 	$(VENV)/bin/python -m pytest python/tests

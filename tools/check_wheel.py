@@ -53,9 +53,14 @@ def check_contents(wheel: Path) -> None:
     if not NAME.match(wheel.name):
         sys.exit(f"check_wheel: unexpected name {wheel.name}")
     names = set(zipfile.ZipFile(wheel).namelist())
-    package = ROOT / "python"
-    sources = {str(p.relative_to(package)) for p in (package / "kdswift").rglob("*.py")}
-    for name in sorted(sources - names):
+    tracked = subprocess.run(
+        ["git", "ls-files", "kdswift"],
+        cwd=ROOT / "python",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in sorted(set(tracked.stdout.split()) - names):
         sys.exit(f"check_wheel: {name} is not in the wheel")
     if not any(n.startswith("kdswift/lib/libkdswift-") for n in names):
         sys.exit("check_wheel: the engine is not in the wheel")

@@ -25,8 +25,8 @@ if ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null
 fi
 "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-dev python3-venv)
 [ -e /usr/include/dnnl.h ] || [ -e /usr/local/include/dnnl.h ] || missing+=(libdnnl-dev)
-ls /usr/lib/*/openblas-openmp/libopenblas.so /usr/lib64/libopenblaso.so >/dev/null 2>&1 \
-  || ls /usr/lib/*/openblas-openmp/libopenblas.so >/dev/null 2>&1 \
+compgen -G '/usr/lib*/openblas-openmp/libopenblas.so' >/dev/null \
+  || compgen -G '/usr/lib/*/openblas-openmp/libopenblas.so' >/dev/null \
   || missing+=(libopenblas-openmp-dev)
 [ ${#missing[@]} -eq 0 ] && exit 0
 
@@ -42,6 +42,5 @@ else
   stop "Missing: ${missing[*]}. Run this, then try again:" "  sudo apt-get update && sudo $line"
 fi
 echo "Installing: ${missing[*]}"
-export DEBIAN_FRONTEND=noninteractive
 "${as_root[@]}" apt-get update --quiet=2 </dev/null
-"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive $line --quiet=2 </dev/null
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive $line --quiet=2 </dev/null >/dev/null
