@@ -80,6 +80,8 @@ extension Tensor {
       var arguments: [(Int32, UnsafeMutableRawPointer)] = [
         (DNNL_ARG_SRC_0, source.storage.pointer), (DNNL_ARG_MEAN, mean.storage.pointer),
         (DNNL_ARG_VARIANCE, variance.storage.pointer), (DNNL_ARG_SCALE, scale.storage.pointer),
+        // Not read, but oneDNN 2 counts it among the inputs.
+        (DNNL_ARG_SHIFT, shift.storage.pointer),
         (DNNL_ARG_DIFF_DST_0, gradient.storage.pointer),
         (DNNL_ARG_DIFF_SRC_0, toSource.storage.pointer),
         (DNNL_ARG_DIFF_SCALE, toScale.storage.pointer),
