@@ -3,7 +3,7 @@ import KDSTensor
 /// A layer with one input and one output, which surgery may put in the place of another.
 ///
 /// Whoever owns such a layer keeps no typed reference to it: it registers the child by name and calls
-/// `try run("conv1", on: input)`, so that `replaceChild` takes effect at once.
+/// `try layer("conv1")(input)`, so that `replaceChild` takes effect at once.
 public protocol UnaryLayer: Module {
   func callAsFunction(_ input: Tensor) throws -> Tensor
 }
@@ -12,19 +12,22 @@ extension Conv2d: UnaryLayer {}
 extension Linear: UnaryLayer {}
 extension BatchNorm2d: UnaryLayer {}
 
+/// What stands under a name at this moment; to be called, not to be kept.
+public struct CurrentLayer {
+  public let module: any UnaryLayer
+
+  public func callAsFunction(_ input: Tensor) throws -> Tensor {
+    try module.callAsFunction(input)
+  }
+}
+
 extension Module {
   /// The child of that name as it is now, after any surgery.
-  public func layer(_ name: String) throws -> any UnaryLayer {
+  public func layer(_ name: String) throws -> CurrentLayer {
     guard let found = childModule(name) as? any UnaryLayer else {
       throw KDSError.runtime("\(type(of: self)): no layer is called \"\(name)\"")
     }
-    return found
-  }
-
-  /// Runs the child of that name as it is now.
-  public func run(_ name: String, on input: Tensor) throws -> Tensor {
-    let current = try layer(name)
-    return try current.callAsFunction(input)
+    return CurrentLayer(module: found)
   }
 
   /// The module at a dotted path below this one; "" is this one.

@@ -119,7 +119,7 @@ final class ChainBackbone: Backbone {
     for step in plan.steps {
       switch step {
       case .convolution(let name, _, _, _, _, _, _, let feature):
-        value = try layers.run(name, on: value)
+        value = try layers.layer(name)(value)
         if let feature {
           let stride = descriptions[result.count].stride
           result.append(Feature(name: feature, tensor: value, stride: stride))

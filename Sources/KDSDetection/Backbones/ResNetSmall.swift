@@ -71,7 +71,7 @@ final class ResNetSmall: Backbone {
     try checkImages(images)
     var value = try stem(images, in: self)
     return try descriptions.map {
-      value = try run($0.name, on: value)
+      value = try layer($0.name)(value)
       return Feature(name: $0.name, tensor: value, stride: $0.stride)
     }
   }

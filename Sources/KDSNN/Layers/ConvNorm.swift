@@ -24,10 +24,10 @@ public final class ConvNorm {
   /// Runs both on `input` (N, C, H, W).
   public func callAsFunction(_ input: Tensor, in owner: Module) throws -> Tensor {
     let first = try owner.layer(convolution)
-    guard let normalization else { return try first.callAsFunction(input) }
+    guard let normalization else { return try first(input) }
     let second = try owner.layer(normalization)
-    guard let conv = first as? Conv2d, let norm = second as? BatchNorm2d, canFold(conv, norm) else {
-      return try second.callAsFunction(first.callAsFunction(input))
+    guard let conv = first.module as? Conv2d, let norm = second.module as? BatchNorm2d, canFold(conv, norm) else {
+      return try second(first(input))
     }
     let weights = try foldedWeights(conv, norm)
     var options = conv.options

@@ -14,7 +14,7 @@ public final class Sequential: Module, UnaryLayer {
 
   public func callAsFunction(_ input: Tensor) throws -> Tensor {
     var value = input
-    for entry in children { value = try run(entry.name, on: value) }
+    for entry in children { value = try layer(entry.name)(value) }
     return value
   }
 }
