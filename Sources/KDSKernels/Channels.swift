@@ -76,3 +76,48 @@ extension Kernels {
     }
   }
 }
+
+extension Kernels {
+  /// (N, ceil(C/block), area, block) or, for block 1, (N, C, area), to (N, area, C).
+  public static func channelsLast(
+    _ a: UnsafePointer<Float>, _ out: UnsafeMutablePointer<Float>, _ geometry: ChannelGeometry
+  ) {
+    let (channels, area, block, blocks) = (
+      geometry.channels, geometry.area, geometry.block, geometry.blocks
+    )
+    parallelFor(count: geometry.images, grain: 1) { range in
+      for image in range {
+        for group in 0..<blocks {
+          let present = min(block, channels - group * block)
+          let from = a + (image * blocks + group) * area * block
+          let to = out + image * area * channels + group * block
+          for pixel in 0..<area {
+            for lane in 0..<present { to[pixel * channels + lane] = from[pixel * block + lane] }
+          }
+        }
+      }
+    }
+  }
+
+  /// The way back from (N, area, C); padded channels become zero.
+  public static func channelsFirst(
+    _ a: UnsafePointer<Float>, _ out: UnsafeMutablePointer<Float>, _ geometry: ChannelGeometry
+  ) {
+    let (channels, area, block, blocks) = (
+      geometry.channels, geometry.area, geometry.block, geometry.blocks
+    )
+    parallelFor(count: geometry.images, grain: 1) { range in
+      for image in range {
+        for group in 0..<blocks {
+          let present = min(block, channels - group * block)
+          let from = a + image * area * channels + group * block
+          let to = out + (image * blocks + group) * area * block
+          for pixel in 0..<area {
+            for lane in 0..<present { to[pixel * block + lane] = from[pixel * channels + lane] }
+            for lane in present..<block { to[pixel * block + lane] = 0 }
+          }
+        }
+      }
+    }
+  }
+}

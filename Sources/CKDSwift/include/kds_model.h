@@ -17,9 +17,6 @@ typedef struct kds_tensor_map_s *kds_tensor_map;
 
 /// Number of entries. @since 0.1
 int32_t kds_tensor_map_count(kds_tensor_map map, int64_t *out_count);
-/// Name of an entry, by the two-call convention. @since 0.1
-int32_t kds_tensor_map_name(kds_tensor_map map, int64_t index, int64_t capacity, int64_t *out_needed,
-                            char *out_text);
 /// All names as one JSON array, by the two-call convention. @since 0.1
 int32_t kds_tensor_map_names(kds_tensor_map map, int64_t capacity, int64_t *out_needed, char *out_text);
 /// The tensor of an entry; the caller releases the handle. @since 0.1

@@ -3,4 +3,6 @@
 #define KDSWIFT_H
 #include "kds_core.h"
 #include "kds_tensor.h"
+#include "kds_model.h"
+#include "kds_train.h"
 #endif

@@ -1,0 +1,96 @@
+import KDSKernels
+import KDSTensor
+
+/// One image as it came, and its boxes in its own pixels.
+public struct RawImage {
+  public enum Pixels {
+    /// (H, W, C) bytes.
+    case bytes([UInt8])
+    /// (C, H, W) in [0, 1].
+    case floats([Float])
+  }
+  public let pixels: Pixels
+  public let channels, height, width: Int
+  /// (M, 4) xyxy.
+  public let boxes: [Float]
+  /// (M), 1 … classes − 1.
+  public let labels: [Int64]
+
+  public init(
+    pixels: Pixels, channels: Int, height: Int, width: Int, boxes: [Float] = [],
+    labels: [Int64] = []
+  ) {
+    self.pixels = pixels
+    self.channels = channels
+    self.height = height
+    self.width = width
+    self.boxes = boxes
+    self.labels = labels
+  }
+}
+
+/// Images with their targets, before any model's resizing: teacher and student prepare the same one.
+public final class RawBatch {
+  public let images: [RawImage]
+  public let hasTargets: Bool
+
+  /// Checks everything that could hurt later; errors name image and box.
+  public init(images: [RawImage], hasTargets: Bool) throws {
+    guard !images.isEmpty else { throw KDSError.argument("batch: there is no image") }
+    for (index, image) in images.enumerated() { try Self.check(image, index) }
+    self.images = images
+    self.hasTargets = hasTargets
+  }
+
+  private static func check(_ image: RawImage, _ index: Int) throws {
+    let (c, h, w) = (image.channels, image.height, image.width)
+    guard c > 0, h > 0, w > 0, h <= 1 << 16, w <= 1 << 16, c <= 64 else {
+      throw KDSError.shape("images[\(index)]: (C, H, W) = (\(c), \(h), \(w)) is not an image")
+    }
+    if case .floats(let values) = image.pixels {
+      guard values.count == c * h * w else {
+        throw KDSError.shape("images[\(index)]: \(values.count) values for (\(c), \(h), \(w))")
+      }
+      let broken = values.withUnsafeBufferPointer {
+        Kernels.anyNonFinite($0.baseAddress!, values.count)
+      }
+      if broken {
+        let place = values.firstIndex { !$0.isFinite } ?? 0
+        throw KDSError.argument(
+          "images[\(index)]: \(values[place]) at channel \(place / (h * w)), row \(place / w % h), "
+            + "column \(place % w); pixels must be finite")
+      }
+    }
+    guard image.boxes.count == 4 * image.labels.count else {
+      throw KDSError.shape(
+        "targets[\(index)]: \(image.boxes.count / 4) boxes but \(image.labels.count) labels")
+    }
+    for box in 0..<image.labels.count { try check(image, index, box) }
+  }
+
+  private static func check(_ image: RawImage, _ index: Int, _ box: Int) throws {
+    let b = image.boxes[4 * box..<4 * box + 4]
+    let (x1, y1, x2, y2) = (b[b.startIndex], b[b.startIndex + 1], b[b.startIndex + 2], b[b.startIndex + 3])
+    let place = "targets[\(index)]: box \(box) = (\(x1), \(y1), \(x2), \(y2))"
+    guard x1.isFinite, y1.isFinite, x2.isFinite, y2.isFinite else {
+      throw KDSError.argument("\(place) is not finite")
+    }
+    guard x2 > x1, y2 > y1 else { throw KDSError.argument("\(place) has no area (x1 < x2, y1 < y2)") }
+    guard x1 >= 0, y1 >= 0, x2 <= Float(image.width), y2 <= Float(image.height) else {
+      throw KDSError.argument("\(place) is outside the image of \(image.width) x \(image.height) pixels")
+    }
+  }
+}
+
+/// A batch as one model sees it: resized, normalized, padded.
+public struct PreparedBatch {
+  /// (N, C, H, W), plain, zeros beyond each image.
+  public let images: Tensor
+  /// Height and width of each image inside the padding.
+  public let sizes: [Size2]
+  /// Per image: input pixels per original pixel, (vertical, horizontal).
+  public let scales: [(y: Float, x: Float)]
+  /// Boxes in input pixels, (M, 4) each.
+  public let boxes: [[Float]]
+  public let labels: [[Int64]]
+}

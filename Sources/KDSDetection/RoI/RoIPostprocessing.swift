@@ -1,0 +1,69 @@
+import KDSKernels
+import KDSTensor
+
+/// From region logits to detections: softmax, decode per class, clip, threshold, NMS per class, best N.
+struct RoIPostprocessing {
+  let scoreThreshold, nmsThreshold: Float
+  let limit: Int
+  let boxWeights: SIMD4<Float>
+
+  init(configuration: RoIConfiguration, options: PredictionOptions) {
+    scoreThreshold =
+      options.score_threshold >= 0 ? options.score_threshold : configuration.score_threshold
+    nmsThreshold = options.nms_threshold >= 0 ? options.nms_threshold : configuration.nms
+    limit = options.max_detections >= 0 ? options.max_detections : configuration.max_detections
+    boxWeights = RegionSampler(configuration: configuration).boxWeights
+  }
+
+  /// - Parameter counts: regions per image; `rois` lists them image after image.
+  func detections(
+    logits: Tensor, deltas: Tensor, rois: Tensor, counts: [Int], batch: PreparedBatch
+  ) throws -> [[Detection]] {
+    let (rows, classes) = (logits.shape[0], logits.shape[1])
+    let scores = try Tensor(uninitialized: [rows, classes])
+    Kernels.softmax(logits.floats, scores.floats, rows: rows, columns: classes)
+    var anchors = [Float](repeating: 0, count: 4 * max(1, rows))
+    for row in 0..<rows {
+      for side in 0..<4 { anchors[4 * row + side] = rois.floats[5 * row + 1 + side] }
+    }
+    let boxes = try Tensor(uninitialized: [rows, classes * 4])
+    Kernels.decodeBoxes(
+      deltas.floats, anchors: anchors, boxes.floats, rows, classes: classes, weights: boxWeights)
+    var first = 0
+    return counts.enumerated().map { image, count in
+      defer { first += count }
+      return finish(
+        scores.floats + first * classes, boxes.floats + first * classes * 4, count, classes,
+        size: batch.sizes[image], scale: batch.scales[image])
+    }
+  }
+
+  private func finish(
+    _ scores: UnsafePointer<Float>, _ boxes: UnsafeMutablePointer<Float>, _ rows: Int,
+    _ classes: Int, size: Size2, scale: (y: Float, x: Float)
+  ) -> [Detection] {
+    Kernels.clipBoxes(
+      boxes, rows * classes, width: Float(size.width), height: Float(size.height))
+    var (kept, keptScores, labels): ([Float], [Float], [Int64]) = ([], [], [])
+    for row in 0..<rows {
+      for label in 1..<classes where scores[row * classes + label] > scoreThreshold {
+        let box = boxes + 4 * (row * classes + label)
+        if !(box[2] > box[0] && box[3] > box[1]) { continue }
+        kept += UnsafeBufferPointer(start: box, count: 4)
+        keptScores.append(scores[row * classes + label])
+        labels.append(Int64(label))
+      }
+    }
+    if labels.isEmpty { return [] }
+    let survivors = Kernels.batchedNMS(
+      boxes: kept, scores: keptScores, labels: labels, labels.count, threshold: nmsThreshold,
+      maxOutput: limit)
+    return survivors.map { index in
+      Detection(
+        box: SIMD4(
+          kept[4 * index] / scale.x, kept[4 * index + 1] / scale.y, kept[4 * index + 2] / scale.x,
+          kept[4 * index + 3] / scale.y),
+        score: keptScores[index], label: labels[index])
+    }
+  }
+}

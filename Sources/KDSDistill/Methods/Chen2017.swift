@@ -1,0 +1,185 @@
+import KDSDetection
+import KDSNN
+import KDSTensor
+
+/// Chen et al. 2017 for one teacher:
+///
+///     L_cls = μ L_hard + (1 − μ) L_soft          (eq. 2)
+///     L_reg = L_smoothL1 + ν L_b                 (eq. 4)
+///     L     = L_RPN + L_RCN + γ L_hint           (eq. 1)
+///
+/// in both heads. The teacher's region head sees the student's sampled regions; proposal outputs are
+/// compared anchor by anchor.
+public final class Chen2017: DistillationPart {
+  public let configuration: Chen2017Configuration
+  public let connectors = Module()
+  private let hint: FeatureConnector?
+  /// Factor on all terms: the configured scale, shared by several teachers.
+  private let scale: Float
+
+  /// - Parameter share: 1 / number of teachers.
+  public init(
+    _ configuration: Chen2017Configuration, student: FasterRCNN, teacher: FasterRCNN,
+    share: Float, _ initializer: Initializer
+  ) throws {
+    try configuration.check()
+    self.configuration = configuration
+    scale = Float(configuration.scale) * share
+    hint =
+      configuration.hint && configuration.gamma > 0 && scale > 0
+      ? try Self.connector(configuration, student, teacher, initializer) : nil
+    if let hint { connectors.child("hint", hint) }
+    try checkHeads(student, teacher)
+  }
+
+  private var softens: Bool { !configuration.classification.isEmpty && scale > 0 }
+  private var softWeight: Float { scale * Float(1 - configuration.mu) }
+
+  public func detectionWeight(_ loss: String) -> Float {
+    let distilled =
+      (loss == "loss_objectness" && configuration.rpn)
+      || (loss == "loss_classifier" && configuration.rcn)
+    return softens && distilled ? 1 - softWeight : 1
+  }
+
+  public func terms(_ pass: FasterRCNNTrainingPass, _ teacher: TeacherPass) throws -> [LossTerm] {
+    var terms: [LossTerm] = []
+    if scale == 0 { return terms }
+    if configuration.rpn, needsHeads { terms += try proposalTerms(pass, teacher) }
+    if configuration.rcn, needsHeads {
+      let (logits, deltas) = try teacher.regionOutputs(of: pass)
+      let matched = try deltas.gatherRows(pass.rcn.positiveRows)
+        .gatherColumnGroups(pass.rcn.positiveClasses)
+      terms += try headTerms("rcn", pass.rcn, logits, matched)
+    }
+    if let hint {
+      let names = (hint.student.name, hint.teacher.name)
+      let (studentMap, teacherMap) = try hint(
+        Self.find(names.0, pass.features), Self.find(names.1, teacher.features))
+      terms.append(
+        LossTerm(
+          name: "distill_hint",
+          tensor: try ChenLosses.hint(
+            student: studentMap, teacher: teacherMap,
+            absolute: configuration.hint_distance == "l1",
+            mean: configuration.hint_reduction == "mean"),
+          weight: scale * Float(configuration.gamma)))
+    }
+    return terms
+  }
+
+  public var report: [ConnectorReport] { hint.map { [$0.report] } ?? [] }
+
+  // MARK: - Heads
+
+  private var regresses: Bool { !configuration.regression.isEmpty && configuration.nu > 0 }
+  private var needsHeads: Bool { (softens && softWeight > 0) || regresses }
+
+  private func proposalTerms(
+    _ pass: FasterRCNNTrainingPass, _ teacher: TeacherPass
+  ) throws -> [LossTerm] {
+    let (height, width) = (pass.rpnOutput.height, pass.rpnOutput.width)
+    let output = try Tape.withoutGrad {
+      try RPNHead.flatten(
+        fit(teacher.rpnLogits, height, width), fit(teacher.rpnDeltas, height, width))
+    }
+    return try headTerms(
+      "rpn", pass.rpn, output.logits.gatherRows(pass.rpn.rows),
+      output.deltas.gatherRows(pass.rpn.positiveRows))
+  }
+
+  /// A teacher's map on the student's grid, when the teacher sees larger images.
+  private func fit(_ map: Tensor, _ height: Int, _ width: Int) throws -> Tensor {
+    if map.shape[2] == height && map.shape[3] == width { return map }
+    return try map.resizedBilinear(Size2(height, width))
+  }
+
+  private func headTerms(
+    _ head: String, _ sample: HeadSample, _ logits: Tensor, _ deltas: Tensor
+  ) throws -> [LossTerm] {
+    var terms: [LossTerm] = []
+    if softens && softWeight > 0 {
+      let weighted = configuration.classification == "weighted"
+      terms.append(
+        LossTerm(
+          name: "distill_\(head)_classification",
+          tensor: try ChenLosses.softClassification(
+            sample, teacher: logits,
+            backgroundWeight: weighted ? Float(configuration.background_weight) : 1,
+            temperature: Float(configuration.temperature)),
+          weight: softWeight))
+    }
+    if regresses {
+      terms.append(
+        LossTerm(
+          name: "distill_\(head)_regression",
+          tensor: configuration.regression == "bounded"
+            ? try ChenLosses.boundedRegression(
+              sample, teacher: deltas, margin: Float(configuration.margin))
+            : try ChenLosses.regressionToTeacher(sample, teacher: deltas),
+          weight: scale * Float(configuration.nu)))
+    }
+    return terms
+  }
+
+  // MARK: - What must fit
+
+  private static func connector(
+    _ configuration: Chen2017Configuration, _ student: FasterRCNN, _ teacher: FasterRCNN,
+    _ initializer: Initializer
+  ) throws -> FeatureConnector {
+    let names = configuration.hint_layer.split(separator: ":").map(String.init)
+    func pick(_ model: FasterRCNN, _ name: String?, _ role: String) throws -> FeatureDescription {
+      let all = model.backbone.descriptions
+      guard let name else { return all[all.count - 1] }
+      guard let found = all.first(where: { $0.name == name }) else {
+        throw KDSError.argument(
+          "chen2017.hint_layer: the \(role) has no feature \"\(name)\"; it has \(all.map(\.name))")
+      }
+      return found
+    }
+    return try FeatureConnector(
+      student: pick(student, names.first, "student"), teacher: pick(teacher, names.last, "teacher"),
+      adaptation: configuration.adaptation, initializer)
+  }
+
+  private static func find(_ name: String, _ features: [Feature]) throws -> Tensor {
+    guard let found = features.first(where: { $0.name == name }) else {
+      throw KDSError.runtime("hint: feature \"\(name)\" was not computed; there are \(features.map(\.name))")
+    }
+    return found.tensor
+  }
+
+  private func checkHeads(_ student: FasterRCNN, _ teacher: FasterRCNN) throws {
+    if scale == 0 || !(needsHeads) { return }
+    if configuration.rcn {
+      guard student.classCount == teacher.classCount else {
+        throw KDSError.shape(
+          "chen2017: the student has \(student.classCount) classes and the teacher \(teacher.classCount); "
+            + "soft labels need the same ones (or use rcn=False)")
+      }
+      guard student.configuration.roi.box_std == teacher.configuration.roi.box_std else {
+        throw KDSError.argument(
+          "chen2017: box offsets are in different units: roi.box_std \(student.configuration.roi.box_std) "
+            + "and \(teacher.configuration.roi.box_std)")
+      }
+    }
+    if configuration.rpn { try checkAnchors(student, teacher) }
+  }
+
+  /// Anchors must cover the same part of the scene, so that offsets and scores mean the same.
+  private func checkAnchors(_ student: FasterRCNN, _ teacher: FasterRCNN) throws {
+    let (own, other) = (student.proposals.anchors, teacher.proposals.anchors)
+    let ratio =
+      Float(student.configuration.image_min) / Float(teacher.configuration.image_min)
+    let agree =
+      own.sizes.count == other.sizes.count && own.ratios == other.ratios
+      && zip(own.sizes, other.sizes).allSatisfy { abs($0 - $1 * ratio) <= 0.05 * $0 }
+    guard agree else {
+      throw KDSError.argument(
+        "chen2017: anchors differ: student sizes \(own.sizes), ratios \(own.ratios) at \(student.configuration.image_min) px; "
+          + "teacher sizes \(other.sizes), ratios \(other.ratios) at \(teacher.configuration.image_min) px. "
+          + "Sizes must be in proportion to the input (student \(other.sizes.map { $0 * ratio })), or use rpn=False")
+    }
+  }
+}

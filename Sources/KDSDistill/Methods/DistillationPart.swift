@@ -1,0 +1,73 @@
+import KDSDetection
+import KDSNN
+import KDSTensor
+
+/// A weighted scalar that joins the total loss, with the name under which it is logged.
+public struct LossTerm {
+  public let name: String
+  public let tensor: Tensor
+  public let weight: Float
+
+  public init(name: String, tensor: Tensor, weight: Float) {
+    self.name = name
+    self.tensor = tensor
+    self.weight = weight
+  }
+}
+
+/// What a frozen teacher computed for one batch; nothing here is on the tape.
+public struct TeacherPass {
+  public let teacher: FasterRCNN
+  public let batch: PreparedBatch
+  public let features: [Feature]
+  /// Maps of the proposal head, (N, 2A, H, W) and (N, 4A, H, W).
+  public let rpnLogits, rpnDeltas: Tensor
+
+  /// The one place where teachers run: evaluation mode, no tape.
+  public init(_ teacher: FasterRCNN, _ batch: PreparedBatch) throws {
+    self.teacher = teacher
+    self.batch = batch
+    (features, rpnLogits, rpnDeltas) = try Tape.withoutGrad {
+      let features = try teacher.backbone.features(batch.images)
+      let maps = try teacher.rpnHead.maps(features[features.count - 1].tensor)
+      return (features, maps.logits, maps.deltas)
+    }
+  }
+
+  /// The teacher's region head on the student's regions: class logits (R, K) and offsets (R, 4K).
+  public func regionOutputs(of pass: FasterRCNNTrainingPass) throws -> (logits: Tensor, deltas: Tensor) {
+    let map = features[features.count - 1].tensor
+    return try Tape.withoutGrad { try teacher.roiHead(map, rois(of: pass)) }
+  }
+
+  /// The student's regions in the teacher's input pixels.
+  private func rois(of pass: FasterRCNNTrainingPass) throws -> Tensor {
+    let scales = batch.images.shape[0]
+    let rois = try pass.rois.detached().copied()
+    for row in 0..<rois.shape[0] {
+      let roi = rois.floats + 5 * row
+      let image = Int(roi[0])
+      if image >= scales { continue }
+      let (from, to) = (pass.batch.scales[image], batch.scales[image])
+      let (x, y) = (to.x / from.x, to.y / from.y)
+      if x == 1 && y == 1 { continue }
+      roi[1] *= x
+      roi[2] *= y
+      roi[3] *= x
+      roi[4] *= y
+    }
+    return rois
+  }
+}
+
+/// One published method at work for one student and one teacher.
+public protocol DistillationPart: AnyObject {
+  /// Connectors, to be trained and saved with the run.
+  var connectors: Module { get }
+  /// Factor that this part puts on a detection loss of the student, by its name; 1 where it leaves it alone.
+  func detectionWeight(_ loss: String) -> Float
+  /// The terms of one step.
+  func terms(_ pass: FasterRCNNTrainingPass, _ teacher: TeacherPass) throws -> [LossTerm]
+  /// What is compared with what, for the shape report.
+  var report: [ConnectorReport] { get }
+}

@@ -1,0 +1,236 @@
+import KDSDetection
+import KDSKernels
+import KDSNN
+import KDSTensor
+
+/// One student, its teachers, its optimizer: a step is teachers forward, student forward, terms,
+/// backward, update. The caller loops over batches and keeps files.
+public final class Trainer {
+  public let student: any Detector
+  public let options: TrainerOptions
+  public let teachers: [any Detector]
+  /// Steps done; schedule and random streams follow it, so that a resumed run repeats.
+  public var stepCount = 0
+  /// Name and value of everything that the last step computed.
+  public private(set) var metrics: [(name: String, value: Double)] = []
+  private let optimizer: Optimizer
+  private let parts: [(teacher: Int, part: any DistillationPart)]
+  private var extraParameters: [(name: String, tensor: Tensor)] = []
+  private var pending: PendingStep?
+
+  public init(
+    student: any Detector, teachers: [any Detector], options: TrainerOptions
+  ) throws {
+    guard !teachers.contains(where: { $0 === student }) else {
+      throw KDSError.argument("teacher: the student cannot be its own teacher; load or clone another model")
+    }
+    try options.common.schedule.check()
+    guard options.common.clip_norm >= 0, options.common.clip_norm.isFinite else {
+      throw KDSError.argument("clip_norm: \(options.common.clip_norm) must be finite and not negative")
+    }
+    self.student = student
+    self.teachers = teachers
+    self.options = options
+    optimizer = try Optimizer(options.common.optimizer)
+    parts = try Self.makeParts(student, teachers, options)
+    for teacher in teachers {
+      teacher.setTraining(false)
+      teacher.setRequiresGrad(false)
+    }
+  }
+
+  private static func makeParts(
+    _ student: any Detector, _ teachers: [any Detector], _ options: TrainerOptions
+  ) throws -> [(teacher: Int, part: any DistillationPart)] {
+    let wanted = options.parts
+    if wanted.isEmpty { return [] }
+    guard !teachers.isEmpty else { throw KDSError.argument("method: distillation needs a teacher") }
+    guard let pupil = student as? FasterRCNN else {
+      throw KDSError.argument("chen2017: the student must be a Faster R-CNN, not \(type(of: student))")
+    }
+    let initializer = Initializer(
+      seed: UInt64(bitPattern: Int64(options.common.seed)), stream: RandomStream.connectors)
+    return try wanted.flatMap { configuration in
+      try teachers.enumerated().map { index, teacher in
+        guard let teacher = teacher as? FasterRCNN else {
+          throw KDSError.argument("chen2017: the teacher must be a Faster R-CNN, not \(type(of: teacher))")
+        }
+        let part = try Chen2017(
+          configuration, student: pupil, teacher: teacher, share: 1 / Float(teachers.count),
+          initializer)
+        return (index, part)
+      }
+    }
+  }
+
+  // MARK: - A step
+
+  /// Forward passes and terms. `teacherBatch` may show the same scenes at another size.
+  public func forward(_ batch: RawBatch, teacherBatch: RawBatch? = nil) throws {
+    pending = nil
+    guard batch.hasTargets else { throw KDSError.argument("batch: training needs targets") }
+    let seed = stepSeed()
+    student.setTraining(true)
+    student.clearGradients()
+    guard let pupil = student as? FasterRCNN else {
+      let losses = try student.losses(student.prepare(batch), seed: seed)
+      pending = PendingStep(terms: losses.map { LossTerm(name: $0.name, tensor: $0.tensor, weight: 1) })
+      return
+    }
+    let passes = try teachers.map { teacher -> TeacherPass in
+      guard let teacher = teacher as? FasterRCNN else {
+        throw KDSError.argument("teacher: must be a Faster R-CNN, not \(type(of: teacher))")
+      }
+      return try TeacherPass(teacher, teacher.prepare(teacherBatch ?? batch))
+    }
+    let pass = try pupil.trainingPass(pupil.prepare(batch), seed: seed)
+    var terms = try pupil.losses(pass).map { loss in
+      let weight = parts.reduce(Float(1)) { $0 + $1.part.detectionWeight(loss.name) - 1 }
+      return LossTerm(name: loss.name, tensor: loss.tensor, weight: weight)
+    }
+    for (index, part) in parts { terms += try part.terms(pass, passes[index]) }
+    pending = PendingStep(terms: Self.merged(terms), pass: pass, teachers: passes)
+  }
+
+  /// Taps of the pending step: "student.NAME" on the tape, "teacher.NAME" (of the first teacher) off it.
+  public func pendingTaps() throws -> [(name: String, tensor: Tensor)] {
+    guard let pending, let pass = pending.pass else {
+      throw KDSError.argument("taps: there is no pending step of a detector with taps; call forward first")
+    }
+    var taps = pass.features.map { ("student.backbone.\($0.name)", $0.tensor) }
+    taps += [
+      ("student.rpn.objectness", pass.rpnOutput.logitMap),
+      ("student.rpn.box_deltas", pass.rpnOutput.deltaMap),
+      ("student.roi.class_logits", pass.classLogits), ("student.roi.box_deltas", pass.boxDeltas),
+    ]
+    guard let teacher = pending.teachers.first else { return taps }
+    let (logits, deltas) = try teacher.regionOutputs(of: pass)
+    taps += teacher.features.map { ("teacher.backbone.\($0.name)", $0.tensor) }
+    taps += [
+      ("teacher.rpn.objectness", teacher.rpnLogits), ("teacher.rpn.box_deltas", teacher.rpnDeltas),
+      ("teacher.roi.class_logits", logits), ("teacher.roi.box_deltas", deltas),
+    ]
+    return taps
+  }
+
+  /// Backward pass and update, with the caller's own terms added.
+  public func finish(extra: [LossTerm] = []) throws {
+    guard let step = pending else {
+      throw KDSError.argument("finish: there is no pending step; call forward first")
+    }
+    pending = nil
+    let terms = step.terms + extra
+    let total = try Tensor.weightedSum(terms.map { ($0.tensor, $0.weight) })
+    let rate = options.common.optimizer.lr * options.common.schedule.factor(step: stepCount)
+    metrics = terms.map { ($0.name, Double($0.weight * $0.tensor.item)) }
+    metrics += [("loss", Double(total.item)), ("lr", rate)]
+    for term in terms where !term.tensor.item.isFinite {
+      throw KDSError.runtime(
+        "step \(stepCount): \(term.name) is \(term.tensor.item); the weights were left as they are "
+          + "(try a lower learning rate, warm-up or clip_norm)")
+    }
+    try Tape.backward(from: total)
+    let learned = trainedParameters()
+    let norm = gradientNorm(learned)
+    metrics.append(("grad_norm", norm))
+    guard norm.isFinite else {
+      throw KDSError.runtime(
+        "step \(stepCount): the gradient is not finite; the weights were left as they are "
+          + "(try a lower learning rate, warm-up or clip_norm)")
+    }
+    let clip = options.common.clip_norm
+    let scale = clip > 0 && norm > clip ? Float(clip / norm) : 1
+    try optimizer.step(learned, learningRate: rate, gradientScale: scale)
+    for (_, tensor) in learned { tensor.gradient = nil }
+    stepCount += 1
+  }
+
+  /// `forward` and `finish` in one.
+  public func step(_ batch: RawBatch, teacherBatch: RawBatch? = nil) throws {
+    try forward(batch, teacherBatch: teacherBatch)
+    try finish()
+  }
+
+  /// Terms of one name from several teachers become one line of the log.
+  private static func merged(_ terms: [LossTerm]) -> [LossTerm] {
+    var seen: [String: Int] = [:]
+    return terms.map { term in
+      seen[term.name, default: 0] += 1
+      let count = seen[term.name]!
+      return count == 1
+        ? term : LossTerm(name: "\(term.name)_\(count)", tensor: term.tensor, weight: term.weight)
+    }
+  }
+
+  private func gradientNorm(_ parameters: [(name: String, tensor: Tensor)]) -> Double {
+    var total = 0.0
+    for (_, tensor) in parameters {
+      guard let gradient = tensor.gradient else { continue }
+      total += Kernels.sumOfSquares(gradient.floats, gradient.count)
+    }
+    return total.squareRoot()
+  }
+
+  private func stepSeed() -> UInt64 {
+    var mix = CounterRandom(
+      seed: UInt64(bitPattern: Int64(options.common.seed)), stream: 1 << 50, position: UInt64(stepCount))
+    return mix.next()
+  }
+
+  // MARK: - What a run keeps
+
+  /// The student's parameters, then connectors ("connector.…"), then the caller's own.
+  public func trainedParameters() -> [(name: String, tensor: Tensor)] {
+    student.namedParameters().filter { $0.tensor.requiresGrad } + connectorParameters()
+      + extraParameters
+  }
+
+  public func connectorParameters() -> [(name: String, tensor: Tensor)] {
+    parts.enumerated().flatMap { index, entry in
+      entry.part.connectors.namedParameters(prefix: "connector.\(index).")
+    }
+  }
+
+  /// Adds a learned tensor of the caller's own term.
+  public func addParameter(_ name: String, _ tensor: Tensor) throws {
+    guard !trainedParameters().contains(where: { $0.name == name }) else {
+      throw KDSError.argument("add_parameter: \"\(name)\" exists already")
+    }
+    tensor.requiresGrad = true
+    extraParameters.append((name, tensor))
+  }
+
+  /// Optimizer state ("optimizer.…") and connectors: with the student's weights and `stepCount`, all
+  /// that a resumed run needs.
+  public func state() -> [(name: String, tensor: Tensor)] {
+    connectorParameters() + extraParameters.map { ("extra.\($0.name)", $0.tensor) }
+      + optimizer.state.sorted { $0.key < $1.key }.map { ("optimizer.\($0.key)", $0.value) }
+  }
+
+  /// Copies one entry of a saved state back.
+  public func load(_ name: String, _ value: Tensor) throws {
+    if name.hasPrefix("optimizer.") {
+      try optimizer.restore(String(name.dropFirst("optimizer.".count)), value)
+      return
+    }
+    let known = connectorParameters() + extraParameters.map { ("extra.\($0.name)", $0.tensor) }
+    guard let target = known.first(where: { $0.name == name })?.tensor else {
+      throw KDSError.argument("trainer: no state is called \"\(name)\"; the method may have changed")
+    }
+    guard target.shape == value.shape else {
+      throw KDSError.shape("trainer: \(name) has shape \(target.shape), the saved one \(value.shape)")
+    }
+    target.floats.update(from: try value.plain().floats, count: target.count)
+    target.markChanged()
+  }
+
+  /// What is compared with what.
+  public var report: [ConnectorReport] { parts.flatMap { $0.part.report } }
+}
+
+/// Between `forward` and `finish`.
+private struct PendingStep {
+  var terms: [LossTerm]
+  var pass: FasterRCNNTrainingPass?
+  var teachers: [TeacherPass] = []
+}
