@@ -38,6 +38,13 @@ private struct LinearOptions: Codable {
   var activation = "none"
 }
 
+private struct DropoutOptions: Codable {
+  var probability: Float = 0.5
+  var seed = 0
+  var stream = 0
+  enum CodingKeys: String, CodingKey { case probability = "p", seed, stream }
+}
+
 /// Two positive-or-zero numbers, or one for both.
 func size(_ name: String, _ what: String, _ values: [Int]) throws -> Size2 {
   guard values.count == 1 || values.count == 2, values.allSatisfy({ (0...maximumSize).contains($0) })
@@ -104,6 +111,19 @@ extension OpRegistry {
       let flat = try rows.reshaped([rows.count / last, last])
       return try flat.linear(weight, bias: $0.optional(2), activation: activation)
         .reshaped(Array(rows.shape.dropLast()) + [weight.shape[0]])
+    },
+    OpEntry("matmul", 2...2, "matrix product; leading axes broadcast") { try $0[0].matmul($0[1]) },
+    OpEntry("dot", 2...2, "sum of products of two 1-D tensors") { try $0[0].dot($0[1]) },
+    OpEntry("softmax", 1...1, AxisOptions(), "e^x / sum e^x along an axis") {
+      try $0[0].softmax(axis: $1.axis)
+    },
+    OpEntry("log_softmax", 1...1, AxisOptions(), "x - log sum e^x along an axis") {
+      try $0[0].logSoftmax(axis: $1.axis)
+    },
+    OpEntry("dropout", 1...1, DropoutOptions(), "elements 0 with probability p, the others / (1 - p)") {
+      try $0[0].dropout(
+        probability: $1.probability, seed: UInt64(bitPattern: Int64($1.seed)),
+        stream: UInt64(bitPattern: Int64($1.stream)))
     },
   ]
 }

@@ -39,7 +39,67 @@ private struct FlattenOptions: Codable {
   var end = -1
 }
 
+private struct SliceOptions: Codable {
+  var axis = 0
+  var start = 0
+  var stop: Int?
+  var step = 1
+}
+
+private struct SelectOptions: Codable {
+  var axis = 0
+  var index = 0
+}
+
+private struct SplitOptions: Codable {
+  var sizes: [Int] = []
+  var axis = 0
+}
+
+private struct PadOptions: Codable {
+  /// One [before, after] per axis.
+  var pads: [[Int]] = []
+  var value: Float = 0
+}
+
 extension OpRegistry {
+  static let indexing: [OpEntry] = [
+    OpEntry("slice", 1...1, SliceOptions(), "elements start to stop by step along an axis") {
+      try $0[0].sliced(axis: $1.axis, from: $1.start, to: $1.stop, step: $1.step)
+    },
+    OpEntry("select", 1...1, SelectOptions(), "the part at one position of an axis") {
+      try $0[0].selected(axis: $1.axis, index: $1.index)
+    },
+    OpEntry("split", 1...1, SplitOptions(), "parts of the given sizes along an axis", all: {
+      try $0[0].split($1.sizes, axis: $1.axis)
+    }),
+    OpEntry("index_select", 2...2, AxisOptions(axis: 0), "slices of an axis by 1-D int64 index") {
+      try $0[0].indexSelected(axis: $1.axis, $0[1])
+    },
+    OpEntry("gather", 2...2, AxisOptions(), "elements along an axis by int64 index of one rank") {
+      try $0[0].gathered(axis: $1.axis, $0[1])
+    },
+    OpEntry("masked_select", 2...2, "parts where a mask over the leading axes is not 0") {
+      try $0[0].maskSelected($0[1])
+    },
+    OpEntry("nonzero", 1...1, "(count, rank) int64 positions of the elements that are not 0") {
+      try $0[0].nonzero()
+    },
+    OpEntry("pad", 1...1, PadOptions(), "value around the tensor; pads has [before, after] per axis") {
+      inputs, options in
+      guard options.pads.allSatisfy({ $0.count == 2 }) else {
+        throw KDSError.argument("pad: pads must hold [before, after] per axis, got \(options.pads)")
+      }
+      return try inputs[0].padded(options.pads.map { ($0[0], $0[1]) }, value: options.value)
+    },
+    OpEntry("cat", 1...OpEntry.any, AxisOptions(axis: 0), "tensors joined along an axis") {
+      try Tensor.concatenated($0, axis: $1.axis)
+    },
+    OpEntry("stack", 1...OpEntry.any, AxisOptions(axis: 0), "tensors joined along a new axis") {
+      try Tensor.stacked($0, axis: $1.axis)
+    },
+  ]
+
   static let reductions: [OpEntry] = [
     OpEntry("sum", 1...1, ReduceOptions(), "sum over axes (null: all)") {
       try $0[0].summed(axes: $1.axes, keepDims: $1.keepDims)

@@ -42,7 +42,7 @@ public enum OpRegistry {
 
   private static let table: [String: OpEntry] = {
     let groups = [
-      elementwise, reductions, shapes, layers,
+      elementwise, reductions, shapes, indexing, layers, losses, boxes,
     ]
     let entries = groups.flatMap { $0 }
     return Dictionary(uniqueKeysWithValues: entries.map { ($0.name, $0) })
