@@ -2,7 +2,7 @@
 
 from ctypes import POINTER, c_char, c_char_p, c_int32, c_int64, c_void_p
 
-from ._arguments import double_out, int32_out, int64_in, int64_out
+from ._arguments import double_out, float_in, float_out, int32_in, int32_out, int64_in, int64_out
 
 KDS_ABI_VERSION = 1
 KDS_CONV_PLAN_MEASURED = 1
@@ -19,6 +19,26 @@ KDS_STATUS_SHAPE = 2
 
 class kds_tensor(c_void_p):
     """A handle of type kds_tensor."""
+
+
+class kds_detector(c_void_p):
+    """A handle of type kds_detector."""
+
+
+class kds_batch(c_void_p):
+    """A handle of type kds_batch."""
+
+
+class kds_detections(c_void_p):
+    """A handle of type kds_detections."""
+
+
+class kds_tensor_map(c_void_p):
+    """A handle of type kds_tensor_map."""
+
+
+class kds_trainer(c_void_p):
+    """A handle of type kds_trainer."""
 
 
 FUNCTIONS = {
@@ -52,4 +72,59 @@ FUNCTIONS = {
     ),
     "kds_op_names": (c_int32, (c_int64, int64_out, POINTER(c_char))),
     "kds_op_describe": (c_int32, (c_int64, int64_out, POINTER(c_char))),
+    "kds_tensor_map_count": (c_int32, (kds_tensor_map, int64_out)),
+    "kds_tensor_map_names": (c_int32, (kds_tensor_map, c_int64, int64_out, POINTER(c_char))),
+    "kds_tensor_map_tensor": (c_int32, (kds_tensor_map, c_int64, POINTER(kds_tensor))),
+    "kds_tensor_map_release": (c_int32, (kds_tensor_map,)),
+    "kds_detector_create": (c_int32, (c_char_p, c_int64, POINTER(kds_detector))),
+    "kds_detector_release": (c_int32, (kds_detector,)),
+    "kds_detector_configuration": (c_int32, (kds_detector, c_int64, int64_out, POINTER(c_char))),
+    "kds_detector_state": (c_int32, (kds_detector, POINTER(kds_tensor_map))),
+    "kds_detector_parameter_count": (c_int32, (kds_detector, int64_out)),
+    "kds_detector_load": (c_int32, (kds_detector, c_char_p, kds_tensor)),
+    "kds_detector_set_training": (c_int32, (kds_detector, c_int32)),
+    "kds_detector_set_requires_grad": (c_int32, (kds_detector, c_int32)),
+    "kds_detector_clear_gradients": (c_int32, (kds_detector,)),
+    "kds_detector_taps": (c_int32, (kds_detector, c_int64, int64_out, POINTER(c_char))),
+    "kds_detector_summary": (c_int32, (kds_detector, c_int64, int64_out, POINTER(c_char))),
+    "kds_detector_flops": (c_int32, (kds_detector, c_int64, c_int64, double_out)),
+    "kds_detector_tucker": (c_int32, (kds_detector, c_char_p, POINTER(kds_detector))),
+    "kds_detector_surgery_report": (c_int32, (kds_detector, c_int64, int64_out, POINTER(c_char))),
+    "kds_batch_create": (
+        c_int32,
+        (
+            c_int32,
+            POINTER(c_void_p),
+            int32_in,
+            int64_in,
+            int64_in,
+            int64_in,
+            int64_in,
+            float_in,
+            int64_in,
+            POINTER(kds_batch),
+        ),
+    ),
+    "kds_batch_release": (c_int32, (kds_batch,)),
+    "kds_detector_losses": (c_int32, (kds_detector, kds_batch, c_int64, POINTER(kds_tensor_map))),
+    "kds_detector_features": (c_int32, (kds_detector, kds_batch, POINTER(kds_tensor_map))),
+    "kds_detector_predict": (c_int32, (kds_detector, kds_batch, c_char_p, POINTER(kds_detections))),
+    "kds_detections_counts": (c_int32, (kds_detections, c_int64, int64_out)),
+    "kds_detections_read": (c_int32, (kds_detections, c_int64, float_out, float_out, int64_out)),
+    "kds_detections_release": (c_int32, (kds_detections,)),
+    "kds_trainer_create": (
+        c_int32,
+        (kds_detector, POINTER(kds_detector), c_int32, c_char_p, POINTER(kds_trainer)),
+    ),
+    "kds_trainer_release": (c_int32, (kds_trainer,)),
+    "kds_trainer_step": (c_int32, (kds_trainer, kds_batch, kds_batch)),
+    "kds_trainer_metrics": (c_int32, (kds_trainer, c_int64, int64_out, POINTER(c_char))),
+    "kds_trainer_forward": (c_int32, (kds_trainer, kds_batch, kds_batch, POINTER(kds_tensor_map))),
+    "kds_trainer_finish": (c_int32, (kds_trainer, POINTER(kds_tensor), c_char_p, c_int32)),
+    "kds_trainer_add_parameter": (c_int32, (kds_trainer, c_char_p, kds_tensor)),
+    "kds_trainer_step_count": (c_int32, (kds_trainer, int64_out)),
+    "kds_trainer_set_step_count": (c_int32, (kds_trainer, c_int64)),
+    "kds_trainer_state": (c_int32, (kds_trainer, POINTER(kds_tensor_map))),
+    "kds_trainer_load": (c_int32, (kds_trainer, c_char_p, kds_tensor)),
+    "kds_trainer_report": (c_int32, (kds_trainer, c_int64, int64_out, POINTER(c_char))),
 }
