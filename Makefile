@@ -37,7 +37,8 @@ march = $(if $(filter any,$(1)),,-Xcc -march=x86-64-$(1))
 
 # --- the engine ---------------------------------------------------------------------------------
 
-SOURCES := Package.swift $(shell find Sources -type f 2>/dev/null)
+# Folders too: their dates tell of files that went away.
+SOURCES := Package.swift $(shell find Sources 2>/dev/null)
 # The OpenMP build of OpenBLAS, also where another build is the system's default.
 OPENBLAS := $(firstword $(wildcard /usr/lib/$(MACHINE)-linux-gnu/openblas-openmp /usr/lib64/openblas-openmp))
 search := $(if $(OPENBLAS),-Xlinker -L$(OPENBLAS))
@@ -63,7 +64,7 @@ system:
 	@PYTHON="$(PYTHON)" SWIFT="$(SWIFT)" bash tools/system.sh
 
 venv: .stamps/venv
-.stamps/venv: pyproject.toml setup.py $(NATIVE_LIBRARY)
+.stamps/venv: pyproject.toml setup.py | $(NATIVE_LIBRARY)
 	@mkdir -p .stamps
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'

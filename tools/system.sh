@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Checks what the build needs from the system; installs what is missing where it may (root or sudo
 # without a password, on a Debian-like system), else prints the exact line and stops.
+# KDSWIFT_INSTALL=no: only checks.
 set -euo pipefail
 PYTHON=${PYTHON:-python3}
 SWIFT=${SWIFT:-swift}
@@ -34,9 +35,10 @@ line="apt-get install --yes --no-install-recommends ${missing[*]}"
 if ! command -v apt-get >/dev/null; then
   stop "Missing: ${missing[*]} (the names of Debian's packages). Install your system's counterparts."
 fi
-if [ "$(id -u)" -eq 0 ]; then
+may_install() { [ "${KDSWIFT_INSTALL:-yes}" != no ]; }
+if may_install && [ "$(id -u)" -eq 0 ]; then
   as_root=()
-elif sudo -n true 2>/dev/null; then
+elif may_install && sudo -n true 2>/dev/null; then
   as_root=(sudo)
 else
   stop "Missing: ${missing[*]}. Run this, then try again:" "  sudo apt-get update && sudo $line"
