@@ -27,7 +27,9 @@ class BuildEngine(build_py):
         if not (built and self.editable_mode):
             # Installing a Python package changes nothing else: what is missing is named, no more.
             check = {**os.environ, "KDSWIFT_INSTALL": "no"}
-            subprocess.run(["bash", "tools/system.sh"], cwd=ROOT, env=check, check=True)
+            command = ["bash", "tools/system.sh"]
+            if subprocess.run(command, cwd=ROOT, env=check).returncode != 0:
+                raise SystemExit("kdswift cannot be built yet: the lines above say what is missing")
             subprocess.run(["make", "build", f"ISA={isa}"], cwd=ROOT, check=True)
         super().run()
 
