@@ -51,26 +51,13 @@ import Testing
 }
 
 @Suite struct NMSTests {
-  /// The definition, box by box.
-  static func plain(_ boxes: [Float], _ scores: [Float], _ threshold: Float) -> [Int] {
-    let n = scores.count
-    var iou = [Float](repeating: 0, count: n * n)
-    Kernels.boxIoU(boxes, n, boxes, n, &iou)
-    let order = (0..<n).filter { !scores[$0].isNaN }.sorted {
-      scores[$0] != scores[$1] ? scores[$0] > scores[$1] : $0 < $1
-    }
-    var kept: [Int] = []
-    for i in order where !kept.contains(where: { iou[$0 * n + i] > threshold }) { kept.append(i) }
-    return kept
-  }
-
   @Test(arguments: [1, 2, 16, 17, 65, 300]) func agreesWithTheDefinition(_ n: Int) {
     let boxes = randomBoxes(n, UInt64(n))
     // Few different scores: ties everywhere.
     let scores = randoms(n, 5, 0, 20).map { $0.rounded() }
     for threshold: Float in [0, 0.3, 0.7, 1] {
       let kept = Kernels.nms(boxes: boxes, scores: scores, n, threshold: threshold)
-      #expect(kept == Self.plain(boxes, scores, threshold))
+      #expect(kept == Reference.nms(boxes: boxes, scores: scores, threshold: threshold))
       let few = Kernels.nms(boxes: boxes, scores: scores, n, threshold: threshold, maxOutput: 3)
       #expect(few == Array(kept.prefix(3)))
     }
@@ -98,7 +85,8 @@ import Testing
     for label in Set(labels) {
       let members = (0..<n).filter { labels[$0] == label }
       let own = members.flatMap { Array(boxes[4 * $0..<4 * $0 + 4]) }
-      expected += Self.plain(own, members.map { scores[$0] }, 0.3).map { members[$0] }
+      expected += Reference.nms(boxes: own, scores: members.map { scores[$0] }, threshold: 0.3).map
+      { members[$0] }
     }
     #expect(kept == expected.sorted { scores[$0] > scores[$1] })
     let few = Kernels.batchedNMS(

@@ -29,19 +29,6 @@ func error(_ a: [Float], _ b: [Float]) -> Float {
 
 func bits(_ values: [Float]) -> [UInt32] { values.map(\.bitPattern) }
 
-/// Serialises the tests that change the thread count, which is one setting for the process.
-@Suite(.serialized) enum ThreadTests {}
-
-/// Runs `body` with one thread and with two and returns both results.
-func withThreads<T>(_ body: () -> T) -> (T, T) {
-  let before = Threads.count
-  defer { Threads.count = before }
-  Threads.count = 1
-  let single = body()
-  Threads.count = 2
-  return (single, body())
-}
-
 /// Checks the analytic gradient of `loss(x, gradient)` against central differences.
 ///
 /// The loss is a Double sum of Float terms: with step h = 1e-2 the rounding error of a term (1e-7)
