@@ -89,7 +89,6 @@ extension Tensor {
     guard case .blocked = targetLayout else {
       return (try plain(), leftPadded(shape, to: target.count))
     }
-    if layout == targetLayout { return (self, memoryShape) }
     let padded = leftPadded(shape, to: 4)
     if padded[1] == target[1] {
       let blocked = try reshaped(padded).inLayout(targetLayout)
