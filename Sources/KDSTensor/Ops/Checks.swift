@@ -91,7 +91,8 @@ extension Tensor {
     }
     let padded = leftPadded(shape, to: 4)
     if padded[1] == target[1] {
-      let blocked = try reshaped(padded).inLayout(targetLayout)
+      // A reshape would go through the plain layout, so only missing axes ask for one.
+      let blocked = try (shape == padded ? self : reshaped(padded)).inLayout(targetLayout)
       return (blocked, blocked.memoryShape)
     }
     // One channel for all: memory (n, 1, h, w) repeated over channel blocks and lanes.
