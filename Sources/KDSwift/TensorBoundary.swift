@@ -225,7 +225,13 @@ public func kds_tensor_backward(_ tensor: OpaquePointer?, _ seed: OpaquePointer?
 public func kds_tensor_detach(
   _ tensor: OpaquePointer?, _ out_tensor: UnsafeMutablePointer<OpaquePointer?>?
 ) -> Int32 {
-  boundary { try give(KDSwift.tensor(tensor).detached(), out_tensor) }
+  boundary {
+    let value = try KDSwift.tensor(tensor)
+    // A tensor of its own also off the tape, so that asking it for a gradient leaves the other alone.
+    let view = Tensor(
+      storage: value.storage, shape: value.shape, dtype: value.dtype, layout: value.layout)
+    try give(view, out_tensor)
+  }
 }
 
 @implementation @_cdecl("kds_no_grad_enter")

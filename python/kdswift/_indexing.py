@@ -1,6 +1,6 @@
 """Indexing as NumPy does it, differentiable: `t[0]`, `t[1:, ::-2]`, `t[..., None]`, masks.
 
-Plain slices go to the engine's strided copy. Everything else becomes one gather over the flattened
+Slices go to the engine's strided copy. Everything else becomes one gather over the flattened
 tensor: NumPy itself works out which element stands where, by indexing the positions.
 """
 
@@ -66,37 +66,35 @@ def _full(source: tensors.Tensor, keys: tuple) -> list:
 
 
 def _slice(source: tensors.Tensor, keys: list) -> tensors.Tensor:
-    """Integers, slices and None."""
-    starts, stops, steps, shape, axis = [], [], [], [], 0
+    """Integers, slices and None: one strided copy for each axis that is cut."""
+    result, shape, axis = source, [], 0
     for key in keys:
         if key is None:
             shape.append(1)
             continue
         extent = source.shape[axis]
         if isinstance(key, slice):
-            start, stop, step = key.indices(extent)
-            length = len(range(start, stop, step))
-            shape.append(length)
+            chosen = range(*key.indices(extent))
+            shape.append(len(chosen))
+        elif -extent <= key < extent:
+            chosen = range(key % extent, key % extent + 1)
         else:
-            if not -extent <= key < extent:
-                raise IndexError(
-                    f"index {key} is outside axis {axis} with size {extent} of {source.shape}"
-                )
-            start, step, length = key % extent, 1, 1
-        starts.append(start)
-        steps.append(step)
-        stops.append(length)
+            raise IndexError(
+                f"index {key} is outside axis {axis} with size {extent} of {source.shape}"
+            )
+        if chosen != range(extent):
+            result = _cut(result, axis, chosen)
         axis += 1
-    return _strided(source, starts, steps, stops).reshape(shape)
+    return result.reshape(shape)
 
 
-def _strided(
-    source: tensors.Tensor, starts: list[int], steps: list[int], lengths: list[int]
-) -> tensors.Tensor:
-    whole = zip(starts, steps, lengths, source.shape, strict=True)
-    if all((start, step, n) == (0, 1, extent) for start, step, n, extent in whole):
-        return source
-    raise NotImplementedError
+def _cut(source: tensors.Tensor, axis: int, chosen: range) -> tensors.Tensor:
+    """The chosen positions of one axis."""
+    if chosen.step > 0:
+        options = {"axis": axis, "start": chosen.start, "stop": max(chosen.start, chosen.stop)}
+        return source._like(tensors.apply("slice", [source], **options, step=chosen.step))
+    positions = tensors.tensor(np.asarray(chosen, np.int64))
+    return source._like(tensors.apply("index_select", [source, positions], axis=axis))
 
 
 def _gather(source: tensors.Tensor, keys: tuple) -> tensors.Tensor:
@@ -109,7 +107,7 @@ def _gather(source: tensors.Tensor, keys: tuple) -> tensors.Tensor:
         raise IndexError(f"index: {error}; the shape is {source.shape}") from None
     flat = tensors.tensor(np.ascontiguousarray(chosen).reshape(-1))
     picked = tensors.apply("index_select", [source.reshape(-1), flat], axis=0)
-    return picked.reshape(chosen.shape)
+    return source._like(picked).reshape(chosen.shape)
 
 
 def _is_mask(key: Any) -> bool:

@@ -100,7 +100,7 @@ class Tensor(Operators):
         """
         if not copy:
             return self._view()
-        out = np.empty(self._shape, _INTEGER if self._dtype == _BOOLEAN else self._dtype)
+        out = np.empty(self._shape, _FLOAT if self._dtype == _BOOLEAN else self._dtype)
         lib.kds_tensor_copy_out(self._handle, out.nbytes, out.ctypes.data)
         return out.astype(_BOOLEAN) if self._dtype == _BOOLEAN else out
 
@@ -140,6 +140,8 @@ class Tensor(Operators):
             raise BufferError(f"dl_device is {dl_device}, the tensor is on the CPU {_CPU}")
         if stream is not None:
             raise BufferError("stream must be None: the tensor is on the CPU")
+        if self._dtype == _BOOLEAN:
+            return self.numpy().__dlpack__()
         handle = self.clone()._handle if copy else self._handle
         versioned = max_version is not None and max_version[0] >= 1
         return _exchange.dlpack_capsule(handle, versioned=versioned)
@@ -267,8 +269,8 @@ def _create(array: np.ndarray, *, boolean: bool = False) -> Tensor:
 
 
 def mask(array: np.ndarray) -> Tensor:
-    """A bool tensor from a bool array."""
-    return _create(array, boolean=True)
+    """A bool tensor from a bool array; the engine counts with it as 0.0 and 1.0."""
+    return _create(np.asarray(array, _FLOAT), boolean=True)
 
 
 def tensor(array_like: Any, requires_grad: bool = False) -> Tensor:

@@ -84,7 +84,7 @@ int32_t kds_tensor_zero_grad(kds_tensor tensor);
 /// @since 0.1
 int32_t kds_tensor_backward(kds_tensor tensor, kds_tensor seed);
 
-/// The same values, off the tape; memory is shared. @since 0.1
+/// A tensor of its own with the same values, off the tape; memory is shared. @since 0.1
 int32_t kds_tensor_detach(kds_tensor tensor, kds_tensor *out_tensor);
 
 /// From here on this thread records nothing on the tape, until the matching leave; calls nest.
