@@ -14,7 +14,7 @@ import numpy as np
 
 from . import runtime
 from ._operators import Axes, _binary, _floats
-from .errors import ArgumentError
+from .errors import ArgumentError, ShapeError
 from .tensors import Tensor, apply, as_tensor
 
 Pair = int | Sequence[int]
@@ -295,7 +295,7 @@ def layer_norm(
     source = _float_input(x, "layer_norm")
     shape = [normalized_shape] if isinstance(normalized_shape, int) else list(normalized_shape)
     if list(source.shape[source.ndim - len(shape) :]) != shape:
-        raise ArgumentError(f"layer_norm: {source.shape} does not end in {tuple(shape)}")
+        raise ShapeError(f"layer_norm: {source.shape} does not end in {tuple(shape)}")
     axes = list(range(-len(shape), 0))
     centred = source - source.mean(axes, keepdims=True)
     result = centred / (centred.square().mean(axes, keepdims=True) + eps).sqrt()

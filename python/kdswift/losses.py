@@ -10,8 +10,8 @@ target or a gate. `reduction` is one of
     "none"    one value for each row or element
 
 Every function raises `ShapeError` naming both shapes when they do not go together, and
-`ArgumentError` for a reduction or a number outside its range. `kd.value_and_grad` gives the gradient
-of any of them as an array:
+`ArgumentError` for a reduction or a number outside its range. `kd.value_and_grad` gives the
+gradient of any of them as an array:
 
 >>> kd.value_and_grad(kd.losses.hint)(np.array([[1.0, 3.0]]), np.array([[1.0, 1.0]]))
 (4.0, array([[0., 4.]], dtype=float32))
@@ -85,8 +85,8 @@ def soft_cross_entropy(
 ) -> Tensor:
     """Cross-entropy with the teacher's class probabilities: - sum_c P_t(c) log P_s(c).
 
-    Chen et al. 2017, eq. 3 with all weights 1 ("CLS" in its Table 4); the soft part of Hinton et al.
-    2015 without the factor T^2. Its gradient is (P_s - P_t) / T for each row.
+    Chen et al. 2017, eq. 3 with all weights 1 ("CLS" in its Table 4); the soft part of Hinton et
+    al. 2015 without the factor T^2. Its gradient is (P_s - P_t) / T for each row.
 
     Args:
         student_logits: (N, C), or (..., C).
@@ -104,8 +104,8 @@ def kl_divergence(
 ) -> Tensor:
     """T^2 KL(softmax(z_t / T) || softmax(z_s / T)), Hinton et al. 2015.
 
-    Zero when both agree up to a constant per row. The factor T^2 keeps the size of the gradient as T
-    changes.
+    Zero when both agree up to a constant per row. The factor T^2 keeps the size of the gradient as
+    T changes.
 
     Args:
         student_logits: (N, C), or (..., C).
@@ -232,8 +232,8 @@ def sigmoid_focal(
         targets: 0 or 1, the same shape.
         alpha: weight of the positives, 1 - alpha of the negatives; negative for no weighting.
         gamma: >= 0; 0 gives cross-entropy.
-        reduction: "paper" divides by the number of positive targets (at least 1), as RetinaNet does;
-            "mean" divides by the number of elements.
+        reduction: "paper" divides by the number of positive targets (at least 1), as RetinaNet
+            does; "mean" divides by the number of elements.
     """
     name = "sigmoid_focal"
     inputs = _pair(name, logits, targets, "logits, targets")
@@ -252,10 +252,10 @@ def smooth_l1(prediction: Any, target: Any, beta: float = 1.0, reduction: str = 
     Args:
         prediction: (N, 4) box offsets, or any shape.
         target: the same shape.
-        beta: where the parabola ends; 0 gives L1. The form with sigma has beta = 1 / sigma^2: Faster
-            R-CNN takes 1/9 in the proposal network and 1 in the head.
-        reduction: "paper" sums over the last axis (a box's coordinates) and takes the mean over the
-            others; "mean" divides by the number of elements.
+        beta: where the parabola ends; 0 gives L1. The form with sigma has beta = 1 / sigma^2:
+            Faster R-CNN takes 1/9 in the proposal network and 1 in the head.
+        reduction: "paper" sums over the last axis (a box's coordinates) and takes the mean over
+            the others; "mean" divides by the number of elements.
     """
     name = "smooth_l1"
     inputs = _pair(name, prediction, target, "prediction, target")

@@ -1,0 +1,431 @@
+"""Losses: PyTorch's numbers, the papers' worked numbers, invariants, errors."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch_cases
+
+import kdswift as kd
+from kdswift import losses
+
+PAIRS = [name for name in losses.__all__ if name not in ("cross_entropy",)]
+
+
+@pytest.fixture
+def random():
+    return np.random.default_rng(9)
+
+
+def call(name: str, student, teacher, **options):
+    """A loss of two arrays; the bounded one gets targets of 0."""
+    if name == "teacher_bounded_regression":
+        return losses.teacher_bounded_regression(student, teacher, teacher * 0, **options)
+    return getattr(losses, name)(student, teacher, **options)
+
+
+def example(name: str, random) -> tuple[np.ndarray, np.ndarray]:
+    """A student and a teacher, away from the kinks of every loss."""
+    student, teacher = random.standard_normal((2, 6, 4)).astype(np.float32)
+    if name in ("sigmoid_focal", "binary_cross_entropy"):
+        teacher = (teacher > 0).astype(np.float32)
+    if name == "giou":
+        student, teacher = (np.sort(np.abs(x).reshape(6, 2, 2), axis=1) for x in (student, teacher))
+        student, teacher = (
+            student.reshape(6, 4) + [0, 0, 1, 1],
+            teacher.reshape(6, 4) + [0, 0, 1, 1],
+        )
+    return student.astype(np.float32), teacher.astype(np.float32)
+
+
+@pytest.mark.parametrize("name", torch_cases.names(losses=True))
+def test_values_and_gradients_are_those_of_pytorch(name):
+    # Single precision on both sides, sums of up to 200 terms: about 1e-6.
+    torch_cases.check(name, tolerance=5e-6)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("reduction", ["paper", "mean", "sum"])
+def test_gradients_against_finite_differences(name, reduction, random):
+    student, teacher = example(name, random)
+
+    def value(x):
+        return call(name, x, teacher, reduction=reduction)
+
+    _, gradient = kd.value_and_grad(value)(student)
+    step, numeric = 1e-2, np.zeros_like(student)
+    for index in np.ndindex(student.shape):
+        change = np.zeros_like(student)
+        change[index] = step
+        numeric[index] = (
+            (float(value(student + change)) - float(value(student - change))) / 2 / step
+        )
+    scale = np.abs(numeric).max()
+    assert scale > 1e-4
+    # Cut-off error step^2 = 1e-4 times the third derivative, plus rounding of the sum / step.
+    np.testing.assert_allclose(gradient, numeric, atol=5e-3 * max(scale, 0.1))
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_no_gradient_reaches_the_teacher(name, random):
+    student, teacher = example(name, random)
+    student, teacher = (
+        kd.tensor(student, requires_grad=True),
+        kd.tensor(teacher, requires_grad=True),
+    )
+    call(name, student, teacher).backward()
+    assert teacher.grad is None
+    assert np.abs(student.grad.numpy()).max() > 0
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_reductions_belong_together(name, random):
+    student, teacher = example(name, random)
+    values = call(name, student, teacher, reduction="none").numpy()
+    # The sum is taken in another order: a few roundings of float32.
+    np.testing.assert_allclose(
+        call(name, student, teacher, reduction="sum"), values.sum(), rtol=3e-6
+    )
+    np.testing.assert_allclose(
+        call(name, student, teacher, reduction="mean"), values.mean(), rtol=3e-6
+    )
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_arrays_tensors_and_dlpack_give_one_value(name, random):
+    student, teacher = example(name, random)
+
+    class Foreign:
+        def __init__(self, array):
+            self.array = array
+
+        def __dlpack__(self, **options):
+            return self.array.__dlpack__(**options)
+
+        def __dlpack_device__(self):
+            return (1, 0)
+
+        def __mul__(self, number):
+            return self.array * number
+
+    expected = call(name, student, teacher).item()
+    assert call(name, kd.tensor(student), kd.tensor(teacher)).item() == expected
+    assert call(name, Foreign(student), Foreign(teacher)).item() == expected
+    assert call(name, student.astype(np.float64), kd.tensor(teacher)).item() == expected
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_shapes_that_differ_are_both_named(name):
+    with pytest.raises(kd.ShapeError, match=rf"{name}: .*\(3, 4\).*\(2, 4\)"):
+        call(name, np.zeros((3, 4)), np.zeros((2, 4)))
+
+
+@pytest.mark.parametrize("name", [*PAIRS, "cross_entropy"])
+def test_an_unknown_reduction_is_named(name):
+    with pytest.raises(kd.ArgumentError, match=rf"{name}: reduction is 'average'"):
+        call(name, np.zeros((3, 4)), np.zeros((3, 4)), reduction="average")
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("reduction", ["paper", "mean", "sum"])
+def test_nothing_costs_nothing(name, reduction):
+    empty = np.zeros((0, 4), np.float32)
+    value, gradient = kd.value_and_grad(lambda x: call(name, x, empty, reduction=reduction))(empty)
+    assert value == 0
+    assert gradient.shape == (0, 4)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_nan_comes_through(name, random):
+    student, teacher = example(name, random)
+    student[1, 2] = np.nan
+    if name == "teacher_bounded_regression":
+        pytest.skip("a comparison with NaN is false, so the box counts nothing")
+    assert math.isnan(call(name, student, teacher).item())
+
+
+# Chen et al. 2017
+
+
+def test_weighted_soft_cross_entropy_of_the_paper():
+    # w = (1.5, 1, 1), P_t = (0.5, 0.25, 0.25), z_s = 0: 1.25 ln 3 and (-1/3, 1/6, 1/6).
+    teacher = np.log([[0.5, 0.25, 0.25]])
+    value, gradient = kd.value_and_grad(losses.weighted_soft_cross_entropy)(
+        np.zeros((1, 3)), teacher
+    )
+    assert value == pytest.approx(1.25 * math.log(3), rel=1e-6)
+    np.testing.assert_allclose(gradient, [[-1 / 3, 1 / 6, 1 / 6]], atol=1e-6)
+
+
+def test_weighted_soft_cross_entropy_stands_still_at_the_weighted_teacher():
+    teacher = np.log([[0.5, 0.25, 0.25]])
+    gradient_of = kd.value_and_grad(losses.weighted_soft_cross_entropy)
+    _, at_weighted = gradient_of(np.log([[0.6, 0.2, 0.2]]), teacher)
+    _, at_teacher = gradient_of(teacher, teacher)
+    np.testing.assert_allclose(at_weighted, 0, atol=1e-6)
+    assert np.abs(at_teacher).max() > 0.1
+    assert at_teacher[0, 0] < 0, "the student is pushed towards the background"
+
+
+def test_weighted_soft_cross_entropy_gradient_sums_to_zero(random):
+    student, teacher = random.standard_normal((2, 5, 7))
+    weights = random.uniform(0.2, 3, 7)
+    _, gradient = kd.value_and_grad(losses.weighted_soft_cross_entropy)(student, teacher, weights)
+    np.testing.assert_allclose(gradient.sum(axis=1), 0, atol=1e-6)
+
+
+def test_without_weights_the_gradient_is_the_difference_of_probabilities(random):
+    student, teacher = random.standard_normal((2, 5, 7))
+    value, gradient = kd.value_and_grad(losses.soft_cross_entropy)(
+        student, teacher, reduction="sum"
+    )
+    p_s, p_t = (np.exp(z) / np.exp(z).sum(1, keepdims=True) for z in (student, teacher))
+    np.testing.assert_allclose(gradient, p_s - p_t, atol=1e-6)
+    assert value == pytest.approx(-(p_t * np.log(p_s)).sum(), rel=1e-5)
+    entropy = losses.soft_cross_entropy(teacher, teacher, reduction="sum").item()
+    assert entropy == pytest.approx(-(p_t * np.log(p_t)).sum(), rel=1e-5)
+    assert entropy > 1, "a cross-entropy is not 0 where both agree"
+
+
+def test_weights_replace_the_background_weight(random):
+    student, teacher = random.standard_normal((2, 4, 3))
+    plain = losses.soft_cross_entropy(student, teacher).item()
+    ones = losses.weighted_soft_cross_entropy(student, teacher, np.ones(3))
+    assert ones.item() == pytest.approx(plain, rel=1e-6)
+    flat = losses.weighted_soft_cross_entropy(student, teacher, background_weight=1.0)
+    assert flat.item() == pytest.approx(plain, rel=1e-6)
+    assert losses.weighted_soft_cross_entropy(student, teacher).item() > plain
+    with pytest.raises(kd.ShapeError, match=r"class_weights \(2,\).*\(4, 3\)"):
+        losses.weighted_soft_cross_entropy(student, teacher, np.ones(2))
+
+
+def test_soft_losses_take_leading_axes(random):
+    student, teacher = random.standard_normal((2, 2, 3, 5))
+    for loss in (losses.weighted_soft_cross_entropy, losses.kl_divergence):
+        flat = loss(student.reshape(6, 5), teacher.reshape(6, 5)).item()
+        assert loss(student, teacher).item() == flat
+        assert loss(student, teacher, reduction="none").shape == (2, 3)
+        assert loss(student[0, 0], teacher[0, 0]).shape == ()
+
+
+@pytest.mark.parametrize("temperature", [0, -1, float("nan"), float("inf")])
+def test_temperatures_that_mean_nothing(temperature):
+    for loss in (
+        losses.weighted_soft_cross_entropy,
+        losses.soft_cross_entropy,
+        losses.kl_divergence,
+    ):
+        with pytest.raises(kd.ArgumentError, match="temperature is"):
+            loss(np.zeros((1, 2)), np.zeros((1, 2)), temperature=temperature)
+
+
+def test_kl_divergence_of_hinton():
+    # z_t = (ln 3, 0), z_s = 0: 0.130812 at T = 1, 0.145363 at T = 2 with the factor T^2.
+    student, teacher = np.zeros((1, 2)), np.array([[math.log(3), 0]])
+    assert losses.kl_divergence(student, teacher).item() == pytest.approx(0.130812, abs=1e-6)
+    warm = losses.kl_divergence(student, teacher, temperature=2)
+    assert warm.item() == pytest.approx(0.145363, abs=1e-6)
+    assert losses.kl_divergence(teacher + 5, teacher).item() == pytest.approx(0, abs=1e-6)
+
+
+# R_s, margin, L_b, its gradient; y = 0 and R_t = (1, 0, 0, 0), so e_t = 1. Numbers exact in binary.
+REGIONS = [
+    ((2, 0, 0, 0), 0, 4, (4, 0, 0, 0)),
+    ((0, 0.5, 0, 0), 0, 0, (0, 0, 0, 0)),
+    ((0, 1, 0, 0), 0, 0, (0, 0, 0, 0)),
+    ((0, 1, 0, 0), 0.5, 1, (0, 2, 0, 0)),
+    ((0.5, 0.5, 0, 0), 0.5, 0, (0, 0, 0, 0)),
+    ((0.1, 0, 0, 0), 2, 0.01, (0.2, 0, 0, 0)),
+]
+
+
+@pytest.mark.parametrize(("student", "margin", "expected", "slope"), REGIONS)
+def test_regions_of_the_bounded_regression(student, margin, expected, slope):
+    teacher, target = np.array([[1.0, 0, 0, 0]]), np.zeros((1, 4))
+    function = kd.value_and_grad(losses.teacher_bounded_regression)
+    value, gradient = function(np.array([student], float), teacher, target, margin)
+    assert value == pytest.approx(expected, rel=1e-6)
+    np.testing.assert_allclose(gradient, [slope], rtol=1e-6)
+
+
+def test_the_gate_is_each_boxs_own():
+    # e_t = 1 for both, e_s = 4 and 0.25: a gate on the batch's mean would give 4.25.
+    student = np.array([[2.0, 0, 0, 0], [0.5, 0, 0, 0]])
+    teacher, target = np.array([[1.0, 0, 0, 0]] * 2), np.zeros((2, 4))
+    assert losses.teacher_bounded_regression(student, teacher, target, reduction="sum").item() == 4
+    assert losses.teacher_bounded_regression(student, teacher, target).item() == 2
+
+
+def test_a_perfect_teacher_leaves_the_squared_error(random):
+    student, target = random.standard_normal((2, 5, 4)).astype(np.float32)
+    value = losses.teacher_bounded_regression(student, target, target, reduction="sum").item()
+    assert value == pytest.approx(((student - target) ** 2).sum(), rel=1e-6)
+
+
+def test_the_bounded_regression_jumps_at_its_gate():
+    teacher, target = np.array([[1.0, 0, 0, 0]]), np.zeros((1, 4))
+    just_inside = np.array([[math.sqrt(0.75) - 1e-4, 0, 0, 0]])
+    just_outside = just_inside + [[2e-4, 0, 0, 0]]
+    values = [
+        losses.teacher_bounded_regression(s, teacher, target, margin=0.25).item()
+        for s in (just_inside, just_outside)
+    ]
+    assert values[0] == 0
+    assert values[1] == pytest.approx(0.75, abs=1e-3)
+
+
+def test_the_whole_regression_gradient():
+    # smooth L1 + 0.5 L_b, active: 2 d for |d| < 1, sign(d) + d beyond.
+    student = np.array([[0.5, -0.25, 2.0, -3.0]])
+    teacher, target = np.full((1, 4), 9.0), np.zeros((1, 4))
+
+    def regression(x):
+        bounded = losses.teacher_bounded_regression(x, teacher, target, reduction="sum")
+        return losses.smooth_l1(x, target, reduction="sum") + 0.5 * bounded
+
+    _, gradient = kd.value_and_grad(regression)(student)
+    np.testing.assert_allclose(gradient, [[1.0, -0.5, 3.0, -4.0]], rtol=1e-6)
+
+
+def test_the_bounded_regression_takes_boxes():
+    with pytest.raises(kd.ShapeError, match=r"student_deltas \(2, 3\) must be \(P, 4\)"):
+        losses.teacher_bounded_regression(*[np.zeros((2, 3))] * 3)
+    with pytest.raises(kd.ShapeError, match=r"student_deltas \(2, 4\) and targets \(1, 4\)"):
+        losses.teacher_bounded_regression(np.zeros((2, 4)), np.zeros((2, 4)), np.zeros((1, 4)))
+
+
+def test_hint_of_the_paper():
+    student, teacher = np.array([[1.0, 3.0, -2.0]]), np.array([[1.0, 1.0, 1.0]])
+    value, gradient = kd.value_and_grad(losses.hint)(student, teacher)
+    assert value == 13
+    assert gradient.tolist() == [[0, 4, -6]]
+    value, gradient = kd.value_and_grad(losses.hint)(student, teacher, distance="l1")
+    assert value == 5
+    assert gradient.tolist() == [[0, 1, -1]]
+    assert losses.hint(student, teacher, reduction="mean").item() == pytest.approx(13 / 3)
+    assert losses.hint(teacher, teacher).item() == 0
+    with pytest.raises(kd.ArgumentError, match="distance is 'l3'"):
+        losses.hint(student, teacher, distance="l3")
+
+
+def test_hint_reads_feature_maps_from_a_convolution(random):
+    image, weight = random.standard_normal((2, 3, 9, 7)), random.standard_normal((5, 3, 3, 3))
+    teacher = random.standard_normal((2, 5, 7, 5))
+    weight = kd.tensor(weight, requires_grad=True)
+    maps = kd.conv2d(image, weight)
+    loss = losses.hint(maps, teacher)
+    expected = ((maps.numpy().astype(np.float64) - teacher) ** 2).sum()
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    loss.backward()
+    assert weight.grad.shape == (5, 3, 3, 3)
+
+
+# Detection
+
+
+def test_cross_entropy_refuses_labels_that_are_no_class():
+    logits = np.zeros((3, 4))
+    with pytest.raises(kd.ArgumentError, match="cross_entropy: label 4 of row 1"):
+        losses.cross_entropy(logits, [0, 4, 1])
+    with pytest.raises(kd.ArgumentError, match="label -1 of row 2"):
+        losses.cross_entropy(logits, [0, 1, -1])
+    with pytest.raises(kd.ArgumentError, match="labels must be int64"):
+        losses.cross_entropy(logits, [0.0, 1.0, 2.0])
+    with pytest.raises(kd.ShapeError, match=r"\[3, 4\].*\[2\]"):
+        losses.cross_entropy(logits, [0, 1])
+
+
+def test_cross_entropy_with_every_row_ignored_is_zero():
+    value, gradient = kd.value_and_grad(losses.cross_entropy)(np.ones((2, 3)), [-100, -100])
+    assert value == 0
+    assert not gradient.any()
+    other = losses.cross_entropy(np.zeros((2, 3)), [1, 7], ignore_index=7).item()
+    assert other == pytest.approx(math.log(3))
+
+
+def test_large_logits_do_not_overflow():
+    big = np.array([[500.0, -500.0]])
+    assert losses.cross_entropy(big, [1]).item() == 1000
+    assert losses.binary_cross_entropy(big, [[0.0, 1.0]], reduction="sum").item() == 1000
+    assert losses.kl_divergence(big, -big).item() == pytest.approx(1000)
+    assert losses.sigmoid_focal(big, [[0.0, 1.0]], reduction="sum").item() == pytest.approx(500)
+
+
+def test_focal_loss_of_retinanet_divides_by_the_positives():
+    logits, targets = np.zeros((3, 2)), np.array([[1.0, 0], [1.0, 0], [0, 0]])
+    total = losses.sigmoid_focal(logits, targets, reduction="sum").item()
+    assert losses.sigmoid_focal(logits, targets).item() == pytest.approx(total / 2)
+    none = losses.sigmoid_focal(logits, targets * 0)
+    assert none.item() == losses.sigmoid_focal(logits, targets * 0, reduction="sum").item()
+    plain = losses.sigmoid_focal(logits, targets, alpha=-1, gamma=0, reduction="mean").item()
+    assert plain == pytest.approx(losses.binary_cross_entropy(logits, targets).item(), rel=1e-6)
+
+
+def test_smooth_l1_of_fast_rcnn_is_the_mean_over_boxes():
+    prediction, target = np.array([[0.5, 2.0, 0, 0], [0, 0, 0, -1.0]]), np.zeros((2, 4))
+    # 0.125 + 1.5 and 0.5
+    assert losses.smooth_l1(prediction, target).item() == pytest.approx((1.625 + 0.5) / 2)
+    assert losses.smooth_l1(prediction, target, beta=0, reduction="sum").item() == 3.5
+    with pytest.raises(kd.ArgumentError, match="beta must be"):
+        losses.smooth_l1(prediction, target, beta=-1)
+
+
+def test_giou_of_known_boxes():
+    box = [[0.0, 0, 2, 2]]
+    assert losses.giou(box, box).item() == pytest.approx(0, abs=1e-6)
+    # Apart by one: union 8, hull 5 x 2 = 10, so GIoU = 0 - 2 / 10.
+    assert losses.giou(box, [[3.0, 0, 5, 2]]).item() == pytest.approx(1.2, rel=1e-6)
+    weighted = losses.giou(box * 2, [[0.0, 0, 2, 2], [3.0, 0, 5, 2]], weights=[5, 0.5])
+    assert weighted.item() == pytest.approx(0.3, rel=1e-5)
+
+
+def test_weights_of_binary_cross_entropy():
+    logits, targets = np.zeros((2, 2)), np.array([[1.0, 0], [1, 1]])
+    weights = np.array([[1.0, 0], [3, 0]])
+    value = losses.binary_cross_entropy(logits, targets, weights, reduction="sum").item()
+    assert value == pytest.approx(4 * math.log(2), rel=1e-6)
+    with pytest.raises(kd.ShapeError, match=r"logits \(2, 2\) and weights \(2,\)"):
+        losses.binary_cross_entropy(logits, targets, [1.0, 2.0])
+
+
+# Mixing terms, as equation 2 does
+
+
+def test_hard_and_soft_terms_mix_linearly(random):
+    student, teacher = random.standard_normal((2, 6, 3))
+    labels = random.integers(0, 3, 6)
+
+    def total(x, mu):
+        hard = losses.cross_entropy(x, labels)
+        return mu * hard + (1 - mu) * losses.weighted_soft_cross_entropy(x, teacher)
+
+    function = kd.value_and_grad(total)
+    hard, only_hard = kd.value_and_grad(losses.cross_entropy)(student, labels)
+    assert function(student, 1)[0] == hard
+    np.testing.assert_array_equal(function(student, 1)[1], only_hard)
+    ends = function(student, 0)[0], function(student, 1)[0]
+    # One rounding for each product and sum.
+    assert function(student, 0.25)[0] == pytest.approx(0.75 * ends[0] + 0.25 * ends[1], rel=1e-6)
+
+
+def test_doubling_a_weight_doubles_its_gradient(random):
+    student, teacher = random.standard_normal((2, 3, 4))
+    _, once = kd.value_and_grad(lambda x: 0.5 * losses.hint(x, teacher))(student)
+    _, twice = kd.value_and_grad(lambda x: 1.0 * losses.hint(x, teacher))(student)
+    np.testing.assert_array_equal(2 * once, twice)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_the_number_of_threads_changes_nothing(name, random, threads):
+    student, teacher = random.standard_normal((2, 3000, 4)).astype(np.float32)
+    if name == "giou":
+        student, teacher = (np.concatenate([x[:, :2], x[:, :2] + 1], 1) for x in (student, teacher))
+    results = []
+    for count in (1, 2, 3):
+        kd.set_num_threads(count)
+        results.append(kd.value_and_grad(lambda x: call(name, x, teacher))(student))
+    for value, gradient in results[1:]:
+        assert value == results[0][0]
+        np.testing.assert_array_equal(gradient, results[0][1])
