@@ -25,7 +25,10 @@ def _float_input(value: Any, name: str) -> Tensor:
 
 
 def _pair(value: Pair, name: str) -> list[int]:
-    values = [value] * 2 if isinstance(value, int | np.integer) else list(value)
+    try:
+        values = [value] * 2 if isinstance(value, int | np.integer) else list(value)
+    except TypeError:
+        values = []
     if len(values) not in (2, 4) or not all(isinstance(v, int | np.integer) for v in values):
         raise ArgumentError(f"{name} is {value!r}, expected one whole number or two")
     return [int(v) for v in values]
@@ -245,9 +248,17 @@ def _pool(
 
 
 def adaptive_avg_pool2d(x: Any, output_size: Pair) -> Tensor:
-    """Means over windows that cut (N, C, H, W) into `output_size` cells (as PyTorch cuts it)."""
-    size = _pair(output_size, "adaptive_avg_pool2d: output_size")
-    return apply("adaptive_avg_pool2d", [_float_input(x, "adaptive_avg_pool2d")], size=size)
+    """Means over windows that cut (N, C, H, W) into `output_size` cells (as PyTorch cuts it).
+
+    Cell i of n spans rows floor(i H / n) to ceil((i + 1) H / n).
+    """
+    name = "adaptive_avg_pool2d"
+    source, size = _images(x, name), _pair(output_size, f"{name}: output_size")
+    if 0 in source.shape:
+        raise ShapeError(f"{name}: input {source.shape} is empty")
+    return _separable(
+        source, *(_cell_means(n, cells) for n, cells in zip(source.shape[2:], size, strict=True))
+    )
 
 
 def interpolate(
@@ -265,16 +276,57 @@ def interpolate(
         mode: "nearest" or "bilinear".
         align_corners: for "bilinear": whether the corners' centres stay where they are.
     """
-    source = _float_input(x, "interpolate")
+    source = _images(x, "interpolate")
     if (size is None) == (scale_factor is None):
         raise ArgumentError("interpolate: give either size or scale_factor")
     if size is None:
         scales = [scale_factor] * 2 if isinstance(scale_factor, int | float) else list(scale_factor)
-        size = [int(n * s) for n, s in zip(source.shape[-2:], scales, strict=True)]
-    options = {"align_corners": True} if align_corners else {}
-    return apply(
-        "interpolate", [source], size=_pair(size, "interpolate: size"), mode=mode, **options
+        size = [int(n * s) for n, s in zip(source.shape[2:], scales, strict=True)]
+    target = _pair(size, "interpolate: size")
+    if not align_corners:
+        return apply("interpolate", [source], size=target, mode=mode)
+    if mode != "bilinear" or min(target) < 1 or 0 in source.shape:
+        raise ArgumentError(
+            f"interpolate: align_corners needs mode 'bilinear' and sizes above 0, not {mode!r} "
+            f"from {source.shape} to {tuple(target)}"
+        )
+    return _separable(
+        source, *(_corner_shares(n, m) for n, m in zip(source.shape[2:], target, strict=True))
     )
+
+
+def _images(x: Any, name: str) -> Tensor:
+    source = _float_input(x, name)
+    if source.ndim != 4:
+        raise ShapeError(f"{name}: input {source.shape} must be (N, C, H, W)")
+    return source
+
+
+def _separable(x: Tensor, rows: np.ndarray, columns: np.ndarray) -> Tensor:
+    """rows @ image @ columns^T for every image of (N, C, H, W)."""
+    return as_tensor(rows, "rows") @ (x @ as_tensor(columns.T, "columns"))
+
+
+def _cell_means(extent: int, cells: int) -> np.ndarray:
+    """(cells, extent): each row takes the mean of its window."""
+    if cells < 1:
+        raise ArgumentError(f"adaptive_avg_pool2d: output_size is {cells}, expected at least 1")
+    shares = np.zeros((cells, extent), np.float32)
+    for cell in range(cells):
+        first, end = cell * extent // cells, -(-(cell + 1) * extent // cells)
+        shares[cell, first:end] = 1 / (end - first)
+    return shares
+
+
+def _corner_shares(extent: int, target: int) -> np.ndarray:
+    """(target, extent): each row blends two neighbours; first and last positions coincide."""
+    shares = np.zeros((target, extent), np.float32)
+    for place in range(target):
+        source = place * (extent - 1) / (target - 1) if target > 1 else 0.0
+        low = min(int(source), extent - 1)
+        shares[place, low] += 1 - (source - low)
+        shares[place, min(low + 1, extent - 1)] += source - low
+    return shares
 
 
 def layer_norm(
@@ -293,15 +345,16 @@ def layer_norm(
         eps: added to the variance.
     """
     source = _float_input(x, "layer_norm")
-    shape = [normalized_shape] if isinstance(normalized_shape, int) else list(normalized_shape)
-    if list(source.shape[source.ndim - len(shape) :]) != shape:
-        raise ShapeError(f"layer_norm: {source.shape} does not end in {tuple(shape)}")
-    axes = list(range(-len(shape), 0))
-    centred = source - source.mean(axes, keepdims=True)
-    result = centred / (centred.square().mean(axes, keepdims=True) + eps).sqrt()
-    if weight is not None:
-        result = result * weight
-    return result if bias is None else result + bias
+    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    parameters = _optional("layer_norm", weight, bias)
+    if source.shape[source.ndim - len(shape) :] != shape or not shape:
+        raise ShapeError(f"layer_norm: {source.shape} does not end in {shape}")
+    if any(one.shape != shape for one in parameters):
+        raise ShapeError(f"layer_norm: weight and bias must be {shape} for input {source.shape}")
+    rows = source.reshape(*source.shape[: source.ndim - len(shape)], -1) if source.size else source
+    inputs = [rows, *(one.reshape(-1) for one in parameters)]
+    result = apply("layer_norm", inputs, eps=float(eps), bias_only=weight is None)
+    return result.reshape(source.shape)
 
 
 def dropout(x: Any, p: float = 0.5, training: bool = True, seed: int | None = None) -> Tensor:

@@ -42,7 +42,7 @@ public enum OpRegistry {
 
   private static let table: [String: OpEntry] = {
     let groups = [
-      elementwise, reductions, shapes, indexing, layers, losses, boxes,
+      elementwise, reductions, shapes, indexing, layers, maps, losses, boxes,
     ]
     let entries = groups.flatMap { $0 }
     return Dictionary(uniqueKeysWithValues: entries.map { ($0.name, $0) })
@@ -98,7 +98,14 @@ struct OpEntry {
 }
 
 /// The attributes of operations that have none.
-struct NoOptions: Codable {}
+///
+/// The empty container is asked for, so that keys in it are known to be unknown.
+struct NoOptions: Codable {
+  private enum Keys: CodingKey {}
+  init() {}
+  init(from decoder: any Decoder) throws { _ = try decoder.container(keyedBy: Keys.self) }
+  func encode(to encoder: any Encoder) throws { _ = encoder.container(keyedBy: Keys.self) }
+}
 
 /// One axis; negative ones count from the back.
 struct AxisOptions: Codable {
