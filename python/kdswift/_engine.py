@@ -160,9 +160,7 @@ class Detector(_Owner):
 
     def features(self, batch: Batch) -> dict[str, Tensor]:
         """All taps of a forward pass."""
-        return read_map(
-            _new("kds_tensor_map", "kds_detector_features", self.handle, batch.handle)
-        )
+        return read_map(_new("kds_tensor_map", "kds_detector_features", self.handle, batch.handle))
 
     def predict(
         self, batch: Batch, options: Mapping[str, Any]

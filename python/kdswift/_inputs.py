@@ -16,17 +16,15 @@ from .errors import ArgumentError, ShapeError
 _SKIPPED = ("iscrowd", "difficult")
 
 
-def check_images(images: Any) -> tuple[list[np.ndarray], bool]:
-    """Checked arrays, and whether it was one image and not a list."""
-    single = isinstance(images, (str, os.PathLike)) or _is_image(images)
-    if single:
-        return [as_image(images, "image")], True
+def check_images(images: Any) -> list[np.ndarray]:
+    """Checked arrays of one image or a list of images."""
+    if isinstance(images, (str, os.PathLike)) or _is_image(images):
+        return [as_image(images, "image")]
     if not isinstance(images, Sequence) and not hasattr(images, "__iter__"):
         raise ArgumentError(
             f"images: expected an image or a list of images, got {type(images).__name__}"
         )
-    arrays = [as_image(image, f"images[{i}]") for i, image in enumerate(images)]
-    return arrays, False
+    return [as_image(image, f"images[{i}]") for i, image in enumerate(images)]
 
 
 def _is_image(value: Any) -> bool:

@@ -1,7 +1,7 @@
 """Backbones by name: small specifications that a detector is built from.
 
-    kd.FasterRCNN(kd.backbones.alexnet(width=0.5), num_classes=21)
-    kd.FasterRCNN("vgg16", num_classes=21)                      # the same as backbones.vgg16()
+kd.FasterRCNN(kd.backbones.alexnet(width=0.5), num_classes=21)
+kd.FasterRCNN("vgg16", num_classes=21)                      # the same as backbones.vgg16()
 """
 
 from __future__ import annotations

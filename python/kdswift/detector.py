@@ -68,21 +68,44 @@ class Detector:
 
     # Learning
 
-    def fit(self, train: Any, epochs: int = 12, **options: Any) -> Any:
-        """Learn from a data set without a teacher; the options are those of `kd.distill`.
+    def fit(
+        self,
+        train: Any,
+        epochs: int = 12,
+        val: Any = None,
+        optimizer: Any = None,
+        schedule: Any = None,
+        batch_size: int = 8,
+        out: str | os.PathLike | None = None,
+        resume: Any = "auto",
+        callbacks: Any = (),
+        precision: str = "fp32",
+        seed: int = 0,
+        progress: bool = True,
+        augment: Any = None,
+        workers: int = 2,
+        eval_every: int | None = 1,
+        metric: str = "coco",
+        checkpoint_every: int | None = None,
+        log_every: int = 10,
+        clip_norm: float = 0.0,
+    ) -> Any:
+        """Learn from a data set, without a teacher.
 
-        Parameters
-        ----------
-        train : sequence of (image, target), or a kd.data.Loader
-        epochs : int
+        train : sequence of (image, target), or a kd.data.Loader.  Every other argument means what
+        it means in `kd.distill`, and so do the files in `out`, Ctrl-C and the errors.
 
-        Returns
-        -------
-        History, one row per epoch with every loss by name.
+        Returns the History: a row per epoch with every loss by name.
         """
-        from .training import fit
+        from .distillation import fit
+        from .run_options import Options
 
-        return fit(self, train, epochs, **options)
+        options = Options(
+            *(epochs, val, optimizer, schedule, batch_size, out, resume, callbacks, precision),
+            *(seed, progress, augment, workers, eval_every, metric, checkpoint_every, log_every),
+            clip_norm,
+        )
+        return fit(self, train, options)
 
     def losses(self, images: Any, targets: Any, seed: int | None = None) -> dict[str, Tensor]:
         """The training losses of a batch as scalars with gradients, by name.
@@ -92,7 +115,7 @@ class Detector:
 
         >>> sum(model.losses(images, targets).values()).backward()
         """
-        arrays, _ = check_images(images)
+        arrays = check_images(images)
         checked = check_targets(targets, arrays, self.num_classes)
         _not_empty(arrays, "losses")
         with _closing(_engine.Batch(arrays, checked)) as batch:
@@ -107,7 +130,7 @@ class Detector:
         max_detections: int = 100,
         nms_threshold: float | None = None,
         batch_size: int = 8,
-    ) -> Any:
+    ) -> list[Detections]:
         """Find objects.
 
         Parameters
@@ -122,8 +145,8 @@ class Detector:
 
         Returns
         -------
-        list of Detections, best score first, boxes in pixels of the image; for one image (not in a
-        list) one Detections.
+        list of Detections (of one for a single image), best score first, boxes in pixels of the
+        image that was given.
 
         Raises ``ShapeError``, ``ArgumentError`` or ``FormatError`` naming the image.
         """
@@ -134,7 +157,7 @@ class Detector:
         if nms_threshold is not None:
             options["nms_threshold"] = check_fraction(nms_threshold, "nms_threshold", "predict")
         check_count(batch_size, "batch_size", "predict")
-        arrays, single = check_images(images)
+        arrays = check_images(images)
         results: list[Any] = [None] * len(arrays)
         for indices in _same_size(arrays, batch_size):
             with _closing(_engine.Batch([arrays[i] for i in indices])) as batch:
@@ -143,11 +166,11 @@ class Detector:
                 results[i] = Detections(
                     *(boxes, scores, labels, None, self.class_names), image=to_uint8(arrays[i])
                 )
-        return results[0] if single else results
+        return results
 
     def features(self, images: Any) -> dict[str, Tensor]:
         """The outputs of all taps for a batch, by name; see `taps`."""
-        arrays, _ = check_images(images)
+        arrays = check_images(images)
         _not_empty(arrays, "features")
         with _closing(_engine.Batch(arrays)) as batch:
             return self._engine.features(batch)

@@ -1,8 +1,8 @@
 """Distillation methods as data: which outputs of student and teacher are compared, and how.
 
-    kd.methods.Chen2017()                                   # the paper's full method
-    kd.methods.Chen2017(classification=None, hint=False)    # bounded regression alone
-    kd.methods.Chen2017() + 0.5 * kd.Method([kd.Term("backbone.layer2", "backbone.layer2", "l2")])
+kd.methods.Chen2017()                                   # the paper's full method
+kd.methods.Chen2017(classification=None, hint=False)    # bounded regression alone
+kd.methods.Chen2017() + 0.5 * kd.Method([kd.Term("backbone.layer2", "backbone.layer2", "l2")])
 """
 
 from __future__ import annotations
@@ -73,9 +73,12 @@ class Method:
     __rmul__ = __mul__
 
     def __repr__(self) -> str:
-        return " + ".join(
-            repr(part) if scale == 1 else f"{scale:g} * {part!r}" for scale, part in self.parts
-        ) or "Method()"
+        return (
+            " + ".join(
+                repr(part) if scale == 1 else f"{scale:g} * {part!r}" for scale, part in self.parts
+            )
+            or "Method()"
+        )
 
 
 def _joined(parts: Iterable[tuple[float, Any]]) -> Method:
@@ -128,8 +131,10 @@ class Term:
     @property
     def loss_name(self) -> str:
         """The loss as text."""
-        return self.loss if isinstance(self.loss, str) else getattr(
-            self.loss, "__name__", type(self.loss).__name__
+        return (
+            self.loss
+            if isinstance(self.loss, str)
+            else getattr(self.loss, "__name__", type(self.loss).__name__)
         )
 
     def describe(self) -> dict[str, Any]:
@@ -191,7 +196,9 @@ class Chen2017(Method):
             number = isinstance(value, (int, float)) and math.isfinite(value)
             if not (number and 0 <= value <= high):
                 limit = f"0 to {high:g}" if math.isfinite(high) else "0 on"
-                raise ArgumentError(f"Chen2017: {field} is {value!r}, expected a number from {limit}")
+                raise ArgumentError(
+                    f"Chen2017: {field} is {value!r}, expected a number from {limit}"
+                )
         if self.temperature == 0:
             raise ArgumentError("Chen2017: temperature is 0, expected a number above 0")
 

@@ -1,6 +1,6 @@
 """Optimizers as data: what the engine's update rule is told.
 
-    kd.SGD(lr=0.01, momentum=0.9, weight_decay=1e-4)      kd.AdamW(lr=2e-3)
+kd.SGD(lr=0.01, momentum=0.9, weight_decay=1e-4)      kd.AdamW(lr=2e-3)
 """
 
 from __future__ import annotations

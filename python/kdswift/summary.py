@@ -43,7 +43,9 @@ class Table(Sequence):
     def _repr_html_(self) -> str:
         import html
 
-        parts = [f"<p>{html.escape(text)}</p>" if text else "" for text in (self.title, self.footer)]
+        parts = [
+            f"<p>{html.escape(text)}</p>" if text else "" for text in (self.title, self.footer)
+        ]
         return parts[0] + html_table(self.rows) + parts[1]
 
 

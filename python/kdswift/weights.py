@@ -83,9 +83,7 @@ def read_weights(source: Any) -> dict[str, np.ndarray]:
     }
 
 
-def compare(
-    state: Mapping[str, tuple[int, ...]], values: Mapping[str, np.ndarray]
-) -> LoadReport:
+def compare(state: Mapping[str, tuple[int, ...]], values: Mapping[str, np.ndarray]) -> LoadReport:
     """What of `values` fits a model whose entries have these shapes."""
     report = LoadReport()
     for name, shape in state.items():
