@@ -206,8 +206,11 @@ class Trainer(_Owner):
         return self.metrics()
 
     def metrics(self) -> dict[str, float]:
-        """The numbers of the last step."""
-        return json.loads(lib.text("kds_trainer_metrics", self.handle))
+        """The numbers of the last step: loss, the terms by name, lr, grad_norm."""
+        values = json.loads(lib.text("kds_trainer_metrics", self.handle))
+        ends = ("lr", "grad_norm")
+        names = ["loss", *sorted(set(values) - {"loss", *ends}), *ends]
+        return {name: values[name] for name in names if name in values}
 
     def forward(self, batch: Batch, teacher_batch: Batch | None) -> dict[str, Tensor]:
         """First half of a step: "student.NAME" and "teacher.NAME" of every tap."""

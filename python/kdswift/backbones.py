@@ -26,6 +26,9 @@ class Backbone:
     frozen_stages : stages from the input whose weights stay; -1 takes the published choice
     caffe_rounding : sizes of pooled maps are rounded up, as the published AlexNet, VGG_CNN_M and
         VGG16 detectors have it
+    padded : AlexNet's first convolution and pools are padded, as in the published detector
+    output_stride : pixels per step of the last map; 0 takes the backbone's own (resnet_small has 8,
+        and may have 4 or 16; the others have 16)
     """
 
     name: str
@@ -34,6 +37,8 @@ class Backbone:
     norm: str | None = "batch"
     frozen_stages: int = 0
     caffe_rounding: bool = True
+    padded: bool = True
+    output_stride: int = 0
 
     def __post_init__(self) -> None:
         where = f"backbones.{self.name}"
@@ -63,6 +68,8 @@ class Backbone:
             "norm": self.norm or "none",
             "frozen_stages": int(self.frozen_stages),
             "caffe_rounding": bool(self.caffe_rounding),
+            "padded": bool(self.padded),
+            "output_stride": int(self.output_stride),
         }
 
 
@@ -74,9 +81,10 @@ def alexnet(
     in_channels: int = 3,
     frozen_stages: int = 0,
     caffe_rounding: bool = True,
+    padded: bool = True,
 ) -> Backbone:
     """AlexNet as Fast R-CNN's CaffeNet: five convolutions, stride 16, conv1 padded by 5."""
-    return Backbone("alexnet", width, in_channels, None, frozen_stages, caffe_rounding)
+    return Backbone("alexnet", width, in_channels, None, frozen_stages, caffe_rounding, padded)
 
 
 def vgg_m(
@@ -104,9 +112,15 @@ def resnet_small(
     in_channels: int = 3,
     norm: str | None = "batch",
     frozen_stages: int = 0,
+    output_stride: int = 8,
 ) -> Backbone:
-    """A small residual network that learns from scratch in minutes; for small images."""
-    return Backbone("resnet_small", width, in_channels, norm, frozen_stages)
+    """A small residual network that learns from scratch in minutes; for small images.
+
+    Taps layer1, layer2, layer3; the last map has `output_stride` 4, 8 or 16.
+    """
+    return Backbone(
+        *("resnet_small", width, in_channels, norm, frozen_stages), output_stride=output_stride
+    )
 
 
 def as_backbone(value: Any, where: str = "backbone") -> Backbone:

@@ -32,7 +32,7 @@ KIND = "checkpoint"
 class Checkpoint:
     """The state between two steps of a run.
 
-    model, trainer, connectors : arrays by name
+    model, trainer : arrays by name; the trainer's are the optimizer's state and connectors
     step : steps done;  epoch, batch : where the next step begins, both from 0
     sums : running sums of the metrics of an unfinished epoch, and their count under "count"
     best : highest AP so far;  description : of the model;  settings : of the run
@@ -40,7 +40,6 @@ class Checkpoint:
 
     model: dict[str, np.ndarray]
     trainer: dict[str, np.ndarray]
-    connectors: dict[str, np.ndarray]
     step: int
     epoch: int
     batch: int
@@ -52,7 +51,7 @@ class Checkpoint:
     seconds: float = 0.0
 
 
-_PREFIXES = {"model.": "model", "trainer.": "trainer", "connector.": "connectors"}
+_PREFIXES = {"model.": "model", "trainer.": "trainer"}
 _PLACE = ("step", "epoch", "batch", "sums", "settings", "best", "lineage", "seconds")
 
 
@@ -96,6 +95,10 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
         raise FormatError(
             f"{os.fspath(path)}: lacks {error} of this version's checkpoints"
         ) from None
+
+
+class SettingsDiffer(ArgumentError):
+    """A run is to be continued with other settings than it was begun with."""
 
 
 class RunFolder:
@@ -174,7 +177,7 @@ def check_settings(before: Mapping[str, Any], now: Mapping[str, Any], where: Any
         return
     shown = [f"{n} was {_shown(old, n)}, is {_shown(new, n)}" for n in names[:4]]
     more = f"; {len(names) - 4} more differ" if len(names) > 4 else ""
-    raise ArgumentError(
+    raise SettingsDiffer(
         f"resume: {where} holds a run with other settings: {'; '.join(shown)}{more}. "
         "Choose another out=, or resume=False to start over"
     )

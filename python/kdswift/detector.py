@@ -26,7 +26,7 @@ class Detector:
     ----------
     num_classes : int, the background counted
     class_names : tuple of str or None, index 0 is ``"background"``
-    training : bool, see `train` and `eval`
+    training : bool, see `train` and `eval`;  frozen : bool, see `freeze`
     lineage : list of dict, the runs that made the weights; saved with the model
     """
 
@@ -43,7 +43,7 @@ class Detector:
         configuration = engine.configuration()
         self.num_classes: int = int(configuration["num_classes"])
         self.class_names = _check_names(class_names, self.num_classes)
-        self.training = False
+        self.training = self.frozen = False
         self.lineage: list[dict[str, Any]] = []
         engine.set_training(False)
 
@@ -179,7 +179,11 @@ class Detector:
         """The outputs that distillation may use: a table of name, channels, stride and kind."""
         from .summary import Table
 
-        return Table(self._engine.taps(), f"{len(self._engine.taps())} taps of {self!r}")
+        return Table(self._taps(), f"taps of {self!r}")
+
+    def _taps(self) -> list[dict[str, Any]]:
+        """What the engine lists, and what only a training step has."""
+        return self._engine.taps()
 
     # Weights
 
@@ -231,6 +235,7 @@ class Detector:
     def freeze(self, frozen: bool = True) -> Detector:
         """Let no parameter learn (or, with False, all but those frozen by the configuration)."""
         self._engine.set_requires_grad(not frozen)
+        self.frozen = bool(frozen)
         return self
 
     def zero_grad(self) -> None:

@@ -103,6 +103,17 @@ class FasterRCNN(Detector):
         seed = runtime.next_seed() if seed is None else check_count(seed, "seed", "FasterRCNN", 0)
         self._setup(_engine.Detector.create(configuration, seed), names)
 
+    def _taps(self) -> list[dict[str, Any]]:
+        taps = super()._taps()
+        # Of the regions sampled in a training step; `features` runs without proposals.
+        for name, kind, channels in (
+            ("roi.class_logits", "class_logits", self.num_classes),
+            ("roi.box_deltas", "box_deltas", 4 * self.num_classes),
+        ):
+            if all(tap["name"] != name for tap in taps):
+                taps.append({"name": name, "channels": channels, "stride": None, "kind": kind})
+        return taps
+
 
 def _image_size(value: Any) -> tuple[int, int]:
     pair = (value, value) if isinstance(value, int) else tuple(value)

@@ -164,7 +164,8 @@ class Chen2017(Method):
     background_weight : class weight of the background in "weighted" (paper: 1.5, others 1)
     temperature : of both softmaxes (paper: 1 works best)
     hint_distance : "l2" or "l1";  hint_reduction : "mean" or "sum" over the elements
-    hint_layer : the tap, or None for the last shared convolution
+    hint_layer : a feature of the backbone ("student:teacher" where they differ), None for the last
+        shared one of each
     rpn, rcn : whether the outputs of each part are distilled
     """
 
@@ -208,8 +209,9 @@ class Chen2017(Method):
         return ((1.0, self),)
 
     def options(self) -> dict[str, Any]:
-        """The engine's options of this part."""
-        return {"name": "chen2017", **asdict(self)}
+        """The engine's options of this part; it writes "" for None."""
+        fields = {name: "" if value is None else value for name, value in asdict(self).items()}
+        return {"name": "chen2017", **fields}
 
     def __repr__(self) -> str:
         shown = [

@@ -41,11 +41,6 @@ class Connector:
         """The learned tensors by name."""
         return {"weight": self.weight, "bias": self.bias}
 
-    def load(self, values: Mapping[str, np.ndarray]) -> None:
-        """Take over saved values; before the tensors are handed to a trainer."""
-        self.weight = tensor(values["weight"], requires_grad=True)
-        self.bias = tensor(values["bias"], requires_grad=True)
-
     def __call__(self, features: Tensor) -> Tensor:
         return conv2d(features, self.weight, self.bias)
 
@@ -88,15 +83,6 @@ class TermSet:
             for label, connector in self._connectors.items()
             for name, value in connector.parameters().items()
         }
-
-    def state(self) -> dict[str, np.ndarray]:
-        """Copies of the learned tensors."""
-        return {name: value.numpy() for name, value in self.parameters().items()}
-
-    def load(self, state: Mapping[str, np.ndarray]) -> None:
-        """Take over what `state` gave."""
-        for label, connector in self._connectors.items():
-            connector.load({name: state[f"{label}.{name}"] for name in ("weight", "bias")})
 
     def losses(self, taps: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Every term, weighted, from the taps "student.NAME" and "teacher.NAME" of a step."""
@@ -142,8 +128,8 @@ def _tap(taps: Sequence[Mapping[str, Any]], name: str, owner: str) -> Mapping[st
 
 
 def _need_convolution(student: Mapping[str, Any], teacher: Mapping[str, Any]) -> bool:
-    """Maps (they have a stride) of unlike channels; other outputs are compared as they are."""
-    both = bool(student.get("stride")) and bool(teacher.get("stride"))
+    """Features of unlike channels; the heads' outputs are compared as they are."""
+    both = student["kind"] == teacher["kind"] == "feature"
     return both and student["channels"] != teacher["channels"]
 
 

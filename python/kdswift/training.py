@@ -66,7 +66,7 @@ class Run:
         state = None if self.folder is None else self.folder.find(self.options.resume)
         if state is not None:
             check_settings(state.settings, self.settings, self.out)
-        self._terms = self._make_terms(state)
+        self._terms = self._make_terms()
         self._trainer = _engine.Trainer(
             self.model._engine,
             [teacher._engine for teacher in self.teachers],
@@ -74,7 +74,7 @@ class Run:
         )
         try:
             for name, parameter in (self._terms.parameters() if self._terms else {}).items():
-                self._trainer.add_parameter(f"connector.{name}", parameter)
+                self._trainer.add_parameter(name, parameter)
             if state is not None:
                 self._restore(state)
             if self.folder is not None:
@@ -84,6 +84,8 @@ class Run:
         finally:
             self._trainer.close()
             self.model.eval()
+            for teacher in self.teachers:  # the trainer stops their gradients
+                teacher.freeze(teacher.frozen)
         return self.history
 
     # The loop
@@ -217,7 +219,6 @@ class Run:
         state = Checkpoint(
             model=self.model.state_dict(),
             trainer={name: value.numpy() for name, value in self._trainer.state().items()},
-            connectors=self._terms.state() if self._terms else {},
             step=self.step,
             epoch=self.epoch,
             batch=self.batch,
@@ -278,15 +279,11 @@ class Run:
 
     # Odds and ends
 
-    def _make_terms(self, state: Checkpoint | None) -> TermSet | None:
+    def _make_terms(self) -> TermSet | None:
         terms = [] if self.method is None else self.method.terms
         if not terms:
             return None
-        result = TermSet(
-            terms, self.model._engine.taps(), self.teachers[0]._engine.taps(), self.options.seed
-        )
-        if state is not None:
-            result.load(state.connectors)
+        result = TermSet(terms, self.model._taps(), self.teachers[0]._taps(), self.options.seed)
         return result if result.terms else None
 
     def _report(self) -> None:

@@ -111,7 +111,7 @@ def refuse(report: LoadReport) -> None:
 def _of_model(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The model's part of a run's checkpoint; other files as they are."""
     inside = {n.removeprefix("model."): v for n, v in tensors.items() if n.startswith("model.")}
-    rest = [name for name in tensors if not name.startswith(("model.", "trainer.", "connector."))]
+    rest = [name for name in tensors if not name.startswith(("model.", "trainer."))]
     return tensors if rest or not inside else inside
 
 
