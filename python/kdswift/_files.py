@@ -101,7 +101,10 @@ def atomic(
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        mode = temporary.stat().st_mode  # as the user's umask has it; some writers make it 0600
         yield str(temporary)
+        temporary.chmod(mode)
         _sync(temporary)
         if before_replace is not None:
             before_replace()

@@ -7,12 +7,16 @@ from typing import Any
 
 from ._tables import columns_of, html_table, text_table
 
+_FIRST = ("name", "layer", "channels", "stride", "kind")
+
 
 class Table(Sequence):
     """Rows (dicts) that print as a table, in a notebook as HTML. ``table[0]["name"]`` reads one."""
 
     def __init__(self, rows: Sequence[Mapping[str, Any]], title: str = "", footer: str = ""):
-        self.rows = [dict(row) for row in rows]
+        order = [name for name in _FIRST if any(name in row for row in rows)]
+        names = [*order, *(name for name in columns_of(rows) if name not in order)]
+        self.rows = [{name: row[name] for name in names if name in row} for row in rows]
         self.title, self.footer = title, footer
 
     def __len__(self) -> int:

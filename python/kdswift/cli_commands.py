@@ -1,0 +1,262 @@
+"""What the commands of the command line do; one function per command, named as it is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from . import backbones, runtime
+from .cli_data import open_data
+from .detector import Detector
+from .errors import ArgumentError, KDSError
+from .modelfile import load
+
+
+def set_threads(count: int) -> None:
+    """Use this many threads."""
+    runtime.set_num_threads(count)
+
+
+def demo(options: argparse.Namespace) -> None:
+    """The demo."""
+    from .demo import run_demo
+
+    run_demo(
+        options.out,
+        quick=options.quick,
+        seeds=options.seeds,
+        difficulty=options.difficulty,
+        progress=not options.quiet,
+    )
+
+
+def train(options: argparse.Namespace) -> None:
+    """Plain training."""
+    data = open_data(options.data, "train")
+    model = _new_model(options, data, None)
+    _conclude(model.fit(data, **_run_options(options)), options)
+
+
+def distill(options: argparse.Namespace) -> None:
+    """Training with teachers."""
+    from .distillation import distill as run
+
+    data = open_data(options.data, "train")
+    teachers = [load(path) for path in options.teacher]
+    if options.student:
+        student = load(options.student)
+        _take_weights(student, options)
+    else:
+        student = _new_model(options, data, teachers[0])
+    history = run(
+        *(student, teachers if len(teachers) > 1 else teachers[0], data),
+        method=_method(options),
+        teacher_size=options.teacher_size,
+        **_run_options(options),
+    )
+    _conclude(history, options)
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Score a model."""
+    from .evaluation import evaluate as score
+
+    model = load(options.model)
+    result = score(
+        model, open_data(options.data, "val"), options.metric, progress=not options.quiet
+    )
+    print(json.dumps(result.to_dict(), indent=2) if options.json else result.table())
+
+
+def predict(options: argparse.Namespace) -> None:
+    """Find objects, print them, draw them."""
+    model = load(options.model)
+    results: dict[str, Any] = {}
+    for path in options.images:
+        found = model.predict(path, options.threshold, options.max_detections)[0]
+        results[path] = [
+            {
+                "label": int(label),
+                "class": found.name(i),
+                "score": round(float(score), 4),
+                "box": [round(float(v), 2) for v in box],
+            }
+            for i, (box, score, label) in enumerate(
+                zip(found.boxes, found.scores, found.labels, strict=True)
+            )
+        ]
+        if not options.json:
+            print(f"{path}: {found!r}")
+        if options.out:
+            folder = Path(options.out)
+            folder.mkdir(parents=True, exist_ok=True)
+            found.draw().save(folder / f"{Path(path).stem}.png")
+    if options.json:
+        print(json.dumps(results, indent=2))
+
+
+def bench(options: argparse.Namespace) -> None:
+    """Time `predict` and a training step."""
+    if options.model:
+        models = {options.model: load(options.model)}
+    else:
+        from .demo import FULL, detector
+
+        models = {
+            "demo's teacher": detector(FULL.teacher_width, 0),
+            "demo's student": detector(FULL.student_width, 0),
+        }
+    size = None
+    if options.image_size:
+        size = (options.image_size[0], options.image_size[-1])
+    for name, model in models.items():
+        print(f"{name}: {model!r}")
+        print(f"  predict  {model.benchmark(size, options.repeats)}")
+        step = _time_step(model, options)
+        print(f"  training {step:.1f} ms per step of {options.batch_size} images")
+
+
+def _time_step(model: Detector, options: argparse.Namespace) -> float:
+    """Median milliseconds of a training step, after three that are not counted."""
+    import numpy as np
+
+    from . import _engine
+    from .optimizers import SGD
+
+    short = model.image_size[0]
+    height, width = (options.image_size or [short])[0], (options.image_size or [short])[-1]
+    rng = np.random.default_rng(0)
+    images = [
+        rng.integers(0, 256, (height, width, 3), dtype=np.uint8) for _ in range(options.batch_size)
+    ]
+    box = np.array([[width * 0.2, height * 0.2, width * 0.6, height * 0.7]], dtype=np.float32)
+    targets = [{"boxes": box, "labels": np.ones(1, np.int64)} for _ in images]
+    trainer = _engine.Trainer(
+        *(model._engine, []), {"optimizer": SGD(lr=1e-4).to_dict(), "clip_norm": 1.0, "seed": 0}
+    )
+    batch, times = _engine.Batch(images, targets), []
+    for run in range(options.repeats + 3):
+        start = time.perf_counter()
+        trainer.step(batch, None)
+        if run >= 3:
+            times.append(1000 * (time.perf_counter() - start))
+    trainer.close()
+    return float(np.median(times))
+
+
+def _new_model(options: argparse.Namespace, data: Any, like: Detector | None) -> Detector:
+    """A model from the options; what they leave open is the teacher's, or fits the data."""
+    from .faster_rcnn import Anchors
+
+    configuration: dict[str, Any]
+    if like is not None:
+        configuration = like.configuration
+    else:
+        configuration = {"detector": "faster_rcnn", **getattr(data, "model_defaults", {})}
+        if getattr(data, "split", None) is not None and type(data).__name__ == "DigitScenes":
+            configuration |= _digits_configuration()
+        configuration["num_classes"] = len(data.class_names)
+        configuration["class_names"] = list(data.class_names)
+    backbone = dict(configuration.get("backbone") or backbones.resnet_small().to_dict())
+    if options.backbone:
+        backbone = backbones.as_backbone(options.backbone).to_dict()
+    for option, name in (("width", "width"), ("frozen_stages", "frozen_stages")):
+        if getattr(options, option) is not None:
+            backbone[name] = getattr(options, option)
+    configuration["backbone"] = backbones.as_backbone(backbone).to_dict()
+    configuration.pop("surgery", None)
+    if options.image_size:
+        if len(options.image_size) > 2:
+            raise ArgumentError("--image-size takes the short side and the most of the long side")
+        short = options.image_size[0]
+        longest = options.image_size[1] if len(options.image_size) == 2 else round(short * 5 / 3)
+        configuration |= {"image_min": short, "image_max": longest}
+    if options.anchors or options.ratios:
+        defaults = Anchors()
+        sizes = options.anchors or configuration.get("anchor_sizes", defaults.sizes)
+        ratios = options.ratios or configuration.get("anchor_ratios", defaults.ratios)
+        anchors = Anchors(sizes, ratios)
+        configuration |= {
+            "anchor_sizes": list(anchors.sizes),
+            "anchor_ratios": list(anchors.ratios),
+        }
+    model = Detector.from_configuration(configuration, options.seed)
+    _take_weights(model, options)
+    return model
+
+
+def _digits_configuration() -> dict[str, Any]:
+    """What the demo takes for its small scenes."""
+    from .demo import ANCHORS, IMAGE_SIZE, ROI, RPN
+
+    return {
+        "image_min": IMAGE_SIZE,
+        "image_max": IMAGE_SIZE,
+        "anchor_sizes": list(ANCHORS.sizes),
+        "anchor_ratios": list(ANCHORS.ratios),
+        "rpn": dict(RPN),
+        "roi": dict(ROI),
+    }
+
+
+def _take_weights(model: Detector, options: argparse.Namespace) -> None:
+    if not options.weights:
+        return
+    report = model.load_state_dict(options.weights, strict=False)
+    if not report.loaded:
+        raise KDSError(f"{options.weights}: none of its weights fits\n{report.problems()}")
+    print(f"{options.weights}: {report!r}")
+
+
+def _method(options: argparse.Namespace) -> Any:
+    from .methods import Chen2017
+
+    chosen: dict[str, Any] = {}
+    for name in ("classification", "regression"):
+        value = getattr(options, name)
+        if value is not None:
+            chosen[name] = None if value == "none" else value
+    for name in ("mu", "nu", "gamma", "temperature"):
+        if getattr(options, name) is not None:
+            chosen[name] = getattr(options, name)
+    method = Chen2017(hint=not options.no_hint, adaptation=not options.no_adaptation, **chosen)
+    return method if options.scale is None else options.scale * method
+
+
+def _run_options(options: argparse.Namespace) -> dict[str, Any]:
+    from .augment import HorizontalFlip
+    from .optimizers import as_optimizer
+    from .schedules import Constant, Cosine, Linear, Step
+
+    update: dict[str, Any] = {"name": options.optimizer}
+    for name in ("lr", "weight_decay"):
+        if getattr(options, name) is not None:
+            update[name] = getattr(options, name)
+    kinds = {"constant": Constant, "linear": Linear, "cosine": Cosine, "step": Step}
+    return {
+        "epochs": options.epochs,
+        "val": open_data(options.val, "val") if options.val else None,
+        "optimizer": as_optimizer(update),
+        "schedule": kinds[options.schedule](warmup=options.warmup),
+        "batch_size": options.batch_size,
+        "out": options.out,
+        "resume": {"auto": "auto", "yes": True, "no": False}[options.resume],
+        "seed": options.seed,
+        "progress": not options.quiet,
+        "augment": HorizontalFlip() if options.flip else None,
+        "workers": options.workers,
+        "eval_every": options.eval_every,
+        "metric": options.metric,
+        "checkpoint_every": options.checkpoint_every,
+        "clip_norm": options.clip_norm,
+    }
+
+
+def _conclude(history: Any, options: argparse.Namespace) -> None:
+    if history.interrupted:
+        raise KeyboardInterrupt
+    print(history)
+    print(f"the model: {Path(options.out) / 'last.safetensors'}")
