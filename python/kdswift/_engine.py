@@ -120,7 +120,8 @@ class Detector(_Owner):
 
     def load(self, name: str, values: np.ndarray) -> None:
         """Copy values into one parameter or buffer of the same shape."""
-        lib.kds_detector_load(self.handle, name.encode(), tensor(values)._handle)
+        value = tensor(values)  # named: its handle goes with it
+        lib.kds_detector_load(self.handle, name.encode(), value._handle)
 
     def set_training(self, training: bool) -> None:
         """Batch statistics and dropout on or off."""
@@ -249,7 +250,8 @@ class Trainer(_Owner):
 
     def load(self, name: str, values: np.ndarray) -> None:
         """Copy one entry of such a state back."""
-        lib.kds_trainer_load(self.handle, name.encode(), tensor(values)._handle)
+        value = tensor(values)
+        lib.kds_trainer_load(self.handle, name.encode(), value._handle)
 
     def report(self) -> Any:
         """Connectors and terms, as JSON gives them."""
