@@ -17,6 +17,9 @@ public func kds_op_apply(
       throw KDSError.argument(
         "\(operation): \(results.count) results do not fit into a capacity of \(capacity)")
     }
+    if let tall = results.first(where: { $0.rank > Int(KDS_MAX_RANK) }) {
+      throw KDSError.shape("\(operation): \(tall.shape) has more than \(KDS_MAX_RANK) axes")
+    }
     let handles = try required(outputs, "outputs")
     for (index, result) in results.enumerated() {
       handles[index] = Handle.retain(result, .tensor)
