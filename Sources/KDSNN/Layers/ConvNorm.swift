@@ -3,7 +3,7 @@ import KDSTensor
 
 /// A convolution and the normalization behind it, found by name among the children of their owner.
 ///
-/// Where batch normalization uses its running statistics and neither part learns, the two run as one
+/// Where batch normalization uses its running statistics and neither part learns, they run as one
 /// convolution: w' = w · scale, b' = b · scale + shift per output channel, with the activation fused.
 /// The folded weights are kept until a weight or a statistic changes. A gradient to the input still flows.
 public final class ConvNorm {
@@ -26,7 +26,9 @@ public final class ConvNorm {
     let first = try owner.layer(convolution)
     guard let normalization else { return try first(input) }
     let second = try owner.layer(normalization)
-    guard let conv = first.module as? Conv2d, let norm = second.module as? BatchNorm2d, canFold(conv, norm) else {
+    guard let conv = first.module as? Conv2d, let norm = second.module as? BatchNorm2d,
+      canFold(conv, norm)
+    else {
       return try second(first(input))
     }
     let weights = try foldedWeights(conv, norm)
