@@ -75,6 +75,14 @@ private struct Options: Codable, Equatable {
     #expect(message(#"{"weights": {"anything": 1}}"#) == "no error")
   }
 
+  @Test func aTypeWithoutMembersTakesNoKey() throws {
+    struct Nothing: Codable, Equatable {}
+    _ = try StrictJSON.decode("{}", defaults: Nothing(), what: "relu")
+    #expect {
+      _ = try StrictJSON.decode(#"{"slope": 1}"#, defaults: Nothing(), what: "relu")
+    } throws: { "\($0)" == "relu: unknown key 'slope'; there are no keys here" }
+  }
+
   @Test func wrongTypesAreNamed() {
     #expect(
       message(#"{"layers": "many"}"#)

@@ -52,6 +52,14 @@ def argument(kind: type, profile: str, *, out: bool):
     return None
 
 
+def takes_results(kinds: tuple) -> bool:
+    """Whether a function writes through a pointer of the caller."""
+    writes = [k for k in kinds if isinstance(k, type) and issubclass(k, _arguments._Pointer)]
+    return any(k.writable for k in writes) or any(
+        hasattr(k, "_type_") and isinstance(k._type_, type) and is_handle(k._type_) for k in kinds
+    )
+
+
 def call_every_function() -> None:
     """Runs in a process of its own; the last line printed names the function that crashed."""
     for name, (restype, kinds) in signatures.FUNCTIONS.items():
@@ -68,9 +76,7 @@ def call_every_function() -> None:
                 status = function(*(argument(kind, profile, out=out) for kind in kinds))
                 assert 0 <= status <= 4, f"status {status}"
                 assert status == 0 or _library.lib.last_error(), "no message"
-                pointers = [k for k in kinds if hasattr(k, "_type_") and not is_handle(k)]
-                pointers = [k for k in pointers if k not in (ctypes.c_int32, ctypes.c_int64)]
-                if not out and "out_" in name and pointers:
+                if not out and takes_results(kinds):
                     assert status != 0, "NULL for a result was taken"
 
 
@@ -88,6 +94,36 @@ def test_bad_arguments_give_a_status_and_never_a_crash():
     last = done.stdout.strip().splitlines()[-1:]
     assert done.returncode == 0, f"exit {done.returncode} at {last}\n{done.stderr[-2000:]}"
     assert len(done.stdout.splitlines()) >= 7 * (len(signatures.FUNCTIONS) - 1)
+
+
+def wrong_kind(kind: type, handle: int):
+    """The handle for every handle parameter, alone or in an array; harmless values elsewhere."""
+    if is_handle(kind):
+        return kind(handle)
+    if hasattr(kind, "_type_") and is_handle(kind._type_):
+        return ctypes.byref(kind._type_(handle))
+    return argument(kind, "one", out=True)
+
+
+def test_a_handle_of_another_kind_is_refused_and_stays_alive():
+    tensor = signatures.kds_tensor()
+    extents = (ctypes.c_int64 * 1)(3)
+    _library.lib.kds_tensor_create(
+        signatures.KDS_DTYPE_FLOAT32, 1, extents, None, ctypes.byref(tensor)
+    )
+    checked = 0
+    for name, (_, kinds) in signatures.FUNCTIONS.items():
+        if not kinds or not is_handle(kinds[0]) or kinds[0] is signatures.kds_tensor:
+            continue
+        function = getattr(_library.lib, name)
+        arguments = [wrong_kind(kind, tensor.value) for kind in kinds]
+        with pytest.raises(_library.KDSError, match="is a tensor handle, expected a"):
+            function(*arguments)
+        checked += 1
+    assert checked >= 5
+    _library.lib.kds_tensor_release(tensor)
+    with pytest.raises(_library.ArgumentError, match="not a live tensor handle"):
+        _library.lib.kds_tensor_release(tensor)
 
 
 def test_every_release_takes_null():

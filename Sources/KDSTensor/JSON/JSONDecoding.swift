@@ -19,7 +19,8 @@ final class JSONDecoding {
   }
 
   private func collectUnknown(_ decoder: ValueDecoder) {
-    guard case .object(let members) = decoder.value, let asked = decoder.asked.keys else { return }
+    guard case .object(let members) = decoder.value, !decoder.asked.wasPassedOn else { return }
+    let asked = decoder.asked.keys
     for key in members.keys.sorted() where !asked.contains(key) {
       unknownKeys.append((decoder.codingPath.map(\.stringValue) + [key], asked.sorted()))
     }
@@ -81,9 +82,11 @@ private struct Index: CodingKey {
   init?(stringValue: String) { return nil }
 }
 
-/// The keys that one object was asked for; nil until it was read as an object.
+/// The keys that one object was asked for; none when the type has no members.
 private final class AskedKeys {
-  var keys: Set<String>?
+  var keys: Set<String> = []
+  /// Whether the whole value went on to another type, which asks for itself.
+  var wasPassedOn = false
 }
 
 private struct ValueDecoder: Decoder {
@@ -95,7 +98,6 @@ private struct ValueDecoder: Decoder {
 
   func container<Key: CodingKey>(keyedBy type: Key.Type) throws -> KeyedDecodingContainer<Key> {
     guard case .object(let members) = value else { throw mismatch("an object", value, codingPath) }
-    if asked.keys == nil { asked.keys = [] }
     return KeyedDecodingContainer(KeyedReader<Key>(decoder: self, members: members))
   }
 
@@ -114,12 +116,12 @@ private struct KeyedReader<Key: CodingKey>: KeyedDecodingContainerProtocol {
 
   /// Reading all keys means that any key is welcome: the type is a dictionary.
   var allKeys: [Key] {
-    decoder.asked.keys?.formUnion(members.keys)
+    decoder.asked.keys.formUnion(members.keys)
     return members.keys.sorted().compactMap { Key(stringValue: $0) }
   }
 
   private func look(_ key: Key) throws -> JSONValue {
-    decoder.asked.keys?.insert(key.stringValue)
+    decoder.asked.keys.insert(key.stringValue)
     guard let value = members[key.stringValue] else {
       throw DecodingError.keyNotFound(
         key, .init(codingPath: codingPath, debugDescription: "missing"))
@@ -128,7 +130,7 @@ private struct KeyedReader<Key: CodingKey>: KeyedDecodingContainerProtocol {
   }
 
   func contains(_ key: Key) -> Bool {
-    decoder.asked.keys?.insert(key.stringValue)
+    decoder.asked.keys.insert(key.stringValue)
     return members[key.stringValue] != nil
   }
 
@@ -212,6 +214,7 @@ private struct SingleReader: SingleValueDecodingContainer {
   func decodeNil() -> Bool { decoder.value == .null }
 
   func decode<T: Decodable>(_ type: T.Type) throws -> T {
-    try decoder.session.decode(type, from: decoder.value, path: codingPath)
+    decoder.asked.wasPassedOn = true
+    return try decoder.session.decode(type, from: decoder.value, path: codingPath)
   }
 }
