@@ -19,7 +19,26 @@ INTEGERS = [-(2**63), -(2**31) - 1, -100, -2, -1, 0, 1, 2, 3, 7, 2**31, 2**62, 2
 REALS = [-1e308, -1.0, 0.0, 1e-300, 0.5, 1.0, 3.0, 1e308]
 WORDS = ["", "mean", "sum", "none", "paper", "float32", "int64", "relu", "l1", "no such word"]
 SHAPES = [(), (0,), (1,), (3,), (2, 3), (0, 4), (3, 4), (4, 1), (1, 2, 4, 4), (2, 3, 5, 5)]
-SHAPES += [(0, 3, 4, 4), (2, 0, 4, 4), (4, 3, 1, 1), (2, 2, 3), (1, 2, 1, 2, 2)]
+SHAPES += [(0, 3, 4, 4), (2, 0, 4, 4), (4, 3, 1, 1), (3, 3, 2, 2), (2, 2, 3), (1, 2, 1, 2, 2)]
+# Shapes that fit together, so that the attributes get their turn.
+FITTING = {
+    "conv2d": [(2, 3, 5, 5), (4, 3, 2, 2), (4,)],
+    "conv_transpose2d": [(2, 3, 5, 5), (3, 4, 2, 2), (4,)],
+    "avg_pool2d": [(2, 3, 5, 5)],
+    "max_pool2d": [(2, 3, 5, 5)],
+    "linear": [(2, 3), (4, 3), (4,)],
+    "cross_entropy": [(3, 4), (3,), (4,)],
+    "weighted_soft_cross_entropy": [(3, 4), (3, 4), (4,)],
+    "teacher_bounded_regression": [(3, 4), (3, 4), (3, 4)],
+    "nms": [(3, 4), (3,)],
+    "batched_nms": [(3, 4), (3,), (3,)],
+    "roi_align": [(1, 2, 4, 4), (3, 5)],
+    "roi_pool": [(1, 2, 4, 4), (3, 5)],
+    "interpolate": [(1, 2, 4, 4)],
+    "batch_norm": [(2, 3, 5, 5), (3,), (3,), (3,), (3,)],
+    "group_norm": [(2, 4, 4, 4), (4,), (4,)],
+    "layer_norm": [(2, 3), (3,), (3,)],
+}
 ROUNDS = 100
 
 
@@ -62,16 +81,26 @@ def make_tensor(random_: random.Random, shape: tuple[int, ...]) -> signatures.kd
     return handle
 
 
+def choose_shapes(random_: random.Random, name: str, about: dict) -> list[tuple[int, ...]]:
+    """The shapes of the inputs: fitting, alike, or anything."""
+    if name in FITTING and random_.random() < 0.6:
+        known = FITTING[name]
+        return known[: random_.randint(min(about["min_inputs"], len(known)), len(known))]
+    most = about["max_inputs"] or about["min_inputs"] + 2
+    count = random_.randint(about["min_inputs"], most)
+    if random_.random() < 0.4:
+        return [random_.choice(SHAPES)] * count
+    return [random_.choice(SHAPES) for _ in range(count)]
+
+
 def one_call(random_: random.Random, name: str, about: dict) -> None:
     """One call of one operation; a result that is on the tape is also differentiated."""
-    most = about["max_inputs"] or about["min_inputs"] + 2
-    shapes = [random_.choice(SHAPES)] * random_.randint(about["min_inputs"], most)
-    if random_.random() < 0.6:
-        shapes = [random_.choice(SHAPES) for _ in shapes]
+    shapes = choose_shapes(random_, name, about)
+    wrong = random_.choice([0.2, 0.7])
     attributes = {
         key: hostile(random_, default)
         for key, default in about["attributes"].items()
-        if random_.random() < 0.6
+        if random_.random() < wrong
     }
     print(name, json.dumps(attributes), shapes, flush=True)
     tensors = [make_tensor(random_, shape) for shape in shapes]

@@ -82,10 +82,13 @@ struct ConvolutionGeometry {
         "\(name): input must be (N, C, H, W) and weight (K, C/groups, kh, kw), got \(input) and \(weight)")
     }
     let groups = options.groups
-    guard groups > 0, input[1] == weight[1] * groups, weight[0] % groups == 0, weight[0] > 0 else {
+    // No products here: `groups` may be any number that a caller wrote.
+    guard groups > 0, weight[0] > 0, input[1] % groups == 0, weight[1] == input[1] / groups,
+      weight[0] % groups == 0
+    else {
       throw KDSError.shape(
-        "\(name): input \(input) has \(input[1]) channels, weight \(weight) with groups \(groups) "
-          + "wants \(weight[1] * groups)")
+        "\(name): input \(input) and weight \(weight) do not fit \(groups) groups: "
+          + "weight must be (K, C/groups, kh, kw)")
     }
     if let bias, bias != [weight[0]] {
       throw KDSError.shape("\(name): bias \(bias) does not fit the \(weight[0]) filters of \(weight)")

@@ -15,6 +15,9 @@ extension Tensor {
         "conv_transpose2d: input \(shape) must be (N, C, H, W) and weight \(weight.shape) (C, K/groups, kh, kw)"
       )
     }
+    guard options.groups > 0, options.groups <= shape[1] else {
+      throw KDSError.shape("conv_transpose2d: \(options.groups) groups for input \(shape)")
+    }
     let (s, p, d) = (options.stride, options.padding, options.dilation)
     let height =
       (shape[2] - 1) * s.height - p.top - p.bottom + d.height * (weight.shape[2] - 1)
