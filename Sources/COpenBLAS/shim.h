@@ -5,9 +5,6 @@
 
 enum { KDS_ROW_MAJOR = 101, KDS_NO_TRANSPOSE = 111, KDS_TRANSPOSE = 112 };
 
-extern void cblas_sgemm(int order, int transA, int transB, int m, int n, int k, float alpha,
-                        const float *a, int lda, const float *b, int ldb, float beta, float *c,
-                        int ldc);
 extern void cblas_dgemm(int order, int transA, int transB, int m, int n, int k, double alpha,
                         const double *a, int lda, const double *b, int ldb, double beta, double *c,
                         int ldc);

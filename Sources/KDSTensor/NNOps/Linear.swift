@@ -1,4 +1,4 @@
-import COpenBLAS
+import COneDNN
 import KDSKernels
 
 extension Tensor {
@@ -72,6 +72,8 @@ extension Tensor {
 }
 
 /// c (m, n) = op(a) (m, k) · op(b) (k, n), row-major; added to c if `accumulate`.
+///
+/// oneDNN's kernel: OpenBLAS does not know every newer processor and then falls back to AVX2.
 func gemm(
   _ m: Int, _ n: Int, _ k: Int, _ a: UnsafePointer<Float>, _ transposeA: Bool,
   _ b: UnsafePointer<Float>, _ transposeB: Bool, _ c: UnsafeMutablePointer<Float>,
@@ -82,10 +84,8 @@ func gemm(
     if !accumulate { c.update(repeating: 0, count: m * n) }
     return
   }
-  cblas_sgemm(
-    Int32(KDS_ROW_MAJOR),
-    Int32(transposeA ? KDS_TRANSPOSE : KDS_NO_TRANSPOSE),
-    Int32(transposeB ? KDS_TRANSPOSE : KDS_NO_TRANSPOSE),
-    Int32(m), Int32(n), Int32(k), 1, a, Int32(transposeA ? m : k), b, Int32(transposeB ? k : n),
-    accumulate ? 1 : 0, c, Int32(n))
+  let (transposed, plain) = (CChar(UInt8(ascii: "T")), CChar(UInt8(ascii: "N")))
+  dnnl_sgemm(
+    transposeA ? transposed : plain, transposeB ? transposed : plain, Int64(m), Int64(n), Int64(k),
+    1, a, Int64(transposeA ? m : k), b, Int64(transposeB ? k : n), accumulate ? 1 : 0, c, Int64(n))
 }
