@@ -149,6 +149,12 @@ extension Kernels {
     columns.low.withUnsafeBufferPointer { low in
       columns.high.withUnsafeBufferPointer { high in
         columns.share.withUnsafeBufferPointer { share in
+          if block == 1 {
+            for x in 0..<low.count {
+              out[x] = (1 - share[x]) * line[Int(low[x])] + share[x] * line[Int(high[x])]
+            }
+            return
+          }
           for x in 0..<low.count {
             let (a, b) = (line + Int(low[x]) &* block, line + Int(high[x]) &* block)
             let (u, v) = (1 - share[x], share[x])
@@ -169,6 +175,13 @@ extension Kernels {
     columns.low.withUnsafeBufferPointer { low in
       columns.high.withUnsafeBufferPointer { high in
         columns.share.withUnsafeBufferPointer { share in
+          if block == 1 {
+            for x in 0..<low.count {
+              line[Int(low[x])] += (1 - share[x]) * gradient[x]
+              line[Int(high[x])] += share[x] * gradient[x]
+            }
+            return
+          }
           for x in 0..<low.count {
             let source = gradient + x &* block
             addLanes(source, 1 - share[x], line + Int(low[x]) &* block, block)

@@ -27,12 +27,11 @@ private struct KeptBoxes {
     let (u1, v1) = (SIMD16<Float>(repeating: box[0]), SIMD16<Float>(repeating: box[1]))
     let (u2, v2) = (SIMD16<Float>(repeating: box[2]), SIMD16<Float>(repeating: box[3]))
     let zero = SIMD16<Float>(repeating: 0)
-    let one = SIMD16<Float>(repeating: 1)
     let limit = SIMD16<Float>(repeating: threshold)
     var start = 0
     while start < count {
       let end = min(start + 64, count)
-      var hits = zero
+      var hits = SIMD16<Int32>(repeating: 0)
       while start < end {
         let width = maximum(
           minimum(load16(x2 + start), u2) - maximum(load16(x1 + start), u1) + extent, zero)
@@ -40,10 +39,11 @@ private struct KeptBoxes {
           minimum(load16(y2 + start), v2) - maximum(load16(y1 + start), v1) + extent, zero)
         let inter = width * height
         let ratio = inter / (load16(area + start) + own - inter)
-        hits.replace(with: one, where: ratio .> limit)
+        // A true lane of a mask is -1.
+        hits |= unsafeBitCast(ratio .> limit, to: SIMD16<Int32>.self)
         start += 16
       }
-      if hits.sum() != 0 { return true }
+      if hits.wrappedSum() != 0 { return true }
     }
     return false
   }

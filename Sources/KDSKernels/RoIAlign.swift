@@ -155,10 +155,10 @@ extension Kernels {
 
   /// Cells (cells, block) of one region from one blocked plane.
   @inline(__always)
-  private static func gather<V: SIMD>(
+  private static func gather<V: ChannelLanes>(
     _: V.Type, _ plane: UnsafePointer<Float>, _ width: Int, _ grid: RoIGrid, _ index: Int,
     _ rows: Taps, _ columns: Taps, _ out: UnsafeMutablePointer<Float>
-  ) where V.Scalar == Float {
+  ) {
     let lanes = V.scalarCount
     var target = UnsafeMutableRawPointer(out)
     for y in 0..<grid.height {
@@ -171,9 +171,9 @@ extension Kernels {
           var part = V(repeating: 0)
           for column in firstColumn..<endColumn {
             let cell = UnsafeRawPointer(line + Int(columns.indices[column]) &* lanes)
-            part += cell.loadUnaligned(as: V.self) * columns.weights[column]
+            part = part.adding(cell.loadUnaligned(as: V.self), times: columns.weights[column])
           }
-          total += part * rows.weights[row]
+          total = total.adding(part, times: rows.weights[row])
         }
         target.storeBytes(of: total, as: V.self)
         target += MemoryLayout<V>.size
@@ -206,10 +206,10 @@ extension Kernels {
 
   /// The transpose of `gather`: adds cells (cells, block) to a blocked plane.
   @inline(__always)
-  private static func scatter<V: SIMD>(
+  private static func scatter<V: ChannelLanes>(
     _: V.Type, _ cells: UnsafePointer<Float>, _ width: Int, _ grid: RoIGrid, _ index: Int,
     _ rows: Taps, _ columns: Taps, _ plane: UnsafeMutablePointer<Float>
-  ) where V.Scalar == Float {
+  ) {
     let lanes = V.scalarCount
     var source = UnsafeRawPointer(cells)
     for y in 0..<grid.height {
@@ -220,11 +220,11 @@ extension Kernels {
         source += MemoryLayout<V>.size
         for row in firstRow..<endRow {
           let line = plane + Int(rows.indices[row]) &* width &* lanes
-          let part = value * rows.weights[row]
+          let part = value.scaled(by: rows.weights[row])
           for column in firstColumn..<endColumn {
             let cell = UnsafeMutableRawPointer(line + Int(columns.indices[column]) &* lanes)
-            let sum = cell.loadUnaligned(as: V.self) + part * columns.weights[column]
-            cell.storeBytes(of: sum, as: V.self)
+            let old = cell.loadUnaligned(as: V.self)
+            cell.storeBytes(of: old.adding(part, times: columns.weights[column]), as: V.self)
           }
         }
       }

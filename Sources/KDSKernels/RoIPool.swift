@@ -27,6 +27,18 @@ extension Kernels {
     grid: RoIGrid, output: UnsafeMutablePointer<Float>, argmax: UnsafeMutablePointer<Int32>,
     outputRows: UnsafePointer<Int32>? = nil
   ) {
+    if map.block == 1 && map.channels >= 8 && count > 0 {
+      let blocked = map.with(block: 16)
+      withScratch(blocked.size) { scratch in
+        blockChannels(
+          input, scratch, images: map.images, channels: map.channels, area: map.height * map.width,
+          block: 16)
+        roiPoolForward(
+          scratch, map: blocked, rois: rois, count, grid: grid, output: output, argmax: argmax,
+          outputRows: outputRows)
+      }
+      return
+    }
     parallelFor(count: count, grain: 1) { range in
       withUnsafeTemporaryAllocation(of: Window.self, capacity: grid.cells + 1) { scratch in
         let windows = scratch.baseAddress!
@@ -116,11 +128,11 @@ extension Kernels {
       switch block {
       case 16:
         poolBlock(
-          SIMD16<Float>.self, SIMD16<Int32>.self, plane, map.width, windows, cells, values, places,
+          SIMD16<Float>.self, plane, map.width, windows, cells, values, places,
           present)
       case 8:
         poolBlock(
-          SIMD8<Float>.self, SIMD8<Int32>.self, plane, map.width, windows, cells, values, places,
+          SIMD8<Float>.self, plane, map.width, windows, cells, values, places,
           present)
       default:
         for lane in 0..<present {
@@ -134,30 +146,35 @@ extension Kernels {
 
   /// Maximum of each window in one channel block.
   @inline(__always)
-  private static func poolBlock<V: SIMD, I: SIMD>(
-    _: V.Type, _: I.Type, _ plane: UnsafePointer<Float>, _ width: Int,
+  private static func poolBlock<V: ChannelLanes>(
+    _: V.Type, _ plane: UnsafePointer<Float>, _ width: Int,
     _ windows: UnsafePointer<Window>, _ cells: Int, _ output: UnsafeMutablePointer<Float>,
     _ argmax: UnsafeMutablePointer<Int32>, _ present: Int
-  ) where V.Scalar == Float, I.Scalar == Int32, V.MaskStorage == I.MaskStorage {
+  ) {
     let lanes = V.scalarCount
     for cell in 0..<cells {
       let window = windows[cell]
       var best = V(repeating: -Float.greatestFiniteMagnitude)
-      var place = I(repeating: -1)
+      var place = V.Places(repeating: -1)
       if window.bottom <= window.top || window.right <= window.left { best = V(repeating: 0) }
       for y in window.top..<max(window.top, window.bottom) {
         var index = y &* width &+ window.left
         for _ in window.left..<max(window.left, window.right) {
           let value = UnsafeRawPointer(plane + index &* lanes).loadUnaligned(as: V.self)
-          let higher = value .> best
-          best.replace(with: value, where: higher)
-          place.replace(with: Int32(truncatingIfNeeded: index), where: higher)
+          best.raise(to: value, at: Int32(truncatingIfNeeded: index), &place)
           index &+= 1
         }
       }
-      for lane in 0..<present {
-        output[lane &* cells &+ cell] = best[lane]
-        argmax[lane &* cells &+ cell] = place[lane]
+      // Through memory: indexing a vector by a variable spills it for every lane.
+      withUnsafeBytes(of: &best) { values in
+        withUnsafeBytes(of: &place) { places in
+          let values = values.assumingMemoryBound(to: Float.self).baseAddress!
+          let places = places.assumingMemoryBound(to: Int32.self).baseAddress!
+          for lane in 0..<present {
+            output[lane &* cells &+ cell] = values[lane]
+            argmax[lane &* cells &+ cell] = places[lane]
+          }
+        }
       }
     }
   }

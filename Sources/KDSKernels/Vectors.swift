@@ -21,16 +21,63 @@ func store16(_ value: SIMD16<Float>, _ pointer: UnsafeMutablePointer<Float>) {
   UnsafeMutableRawPointer(pointer).storeBytes(of: value, as: SIMD16<Float>.self)
 }
 
+// Comparisons are written for concrete vector types: through a generic parameter they become a loop
+// over lanes in memory, a hundred times slower.
+
 /// Lane-wise maximum; a NaN in `b` is passed over.
 @inline(__always)
-func maximum<V: SIMD>(_ a: V, _ b: V) -> V where V.Scalar == Float {
+func maximum(_ a: SIMD16<Float>, _ b: SIMD16<Float>) -> SIMD16<Float> {
   a.replacing(with: b, where: b .> a)
 }
 
 /// Lane-wise minimum; a NaN in `b` is passed over.
 @inline(__always)
-func minimum<V: SIMD>(_ a: V, _ b: V) -> V where V.Scalar == Float {
+func minimum(_ a: SIMD16<Float>, _ b: SIMD16<Float>) -> SIMD16<Float> {
   a.replacing(with: b, where: b .< a)
+}
+
+/// The lanes of a channel block: what kernels over blocked maps need, for either block size.
+protocol ChannelLanes: SIMD where Scalar == Float {
+  associatedtype Places: SIMD where Places.Scalar == Int32
+
+  /// self + a * b
+  func adding(_ a: Self, times b: Float) -> Self
+
+  /// self * b
+  func scaled(by b: Float) -> Self
+
+  /// Where `value` is higher than self: takes it, and notes `place`.
+  mutating func raise(to value: Self, at place: Int32, _ places: inout Places)
+}
+
+extension SIMD16<Float>: ChannelLanes {
+  @inline(__always)
+  func adding(_ a: SIMD16<Float>, times b: Float) -> SIMD16<Float> { self + a * b }
+
+  @inline(__always)
+  func scaled(by b: Float) -> SIMD16<Float> { self * b }
+
+  @inline(__always)
+  mutating func raise(to value: SIMD16<Float>, at place: Int32, _ places: inout SIMD16<Int32>) {
+    let higher = value .> self
+    replace(with: value, where: higher)
+    places.replace(with: SIMD16<Int32>(repeating: place), where: higher)
+  }
+}
+
+extension SIMD8<Float>: ChannelLanes {
+  @inline(__always)
+  func adding(_ a: SIMD8<Float>, times b: Float) -> SIMD8<Float> { self + a * b }
+
+  @inline(__always)
+  func scaled(by b: Float) -> SIMD8<Float> { self * b }
+
+  @inline(__always)
+  mutating func raise(to value: SIMD8<Float>, at place: Int32, _ places: inout SIMD8<Int32>) {
+    let higher = value .> self
+    replace(with: value, where: higher)
+    places.replace(with: SIMD8<Int32>(repeating: place), where: higher)
+  }
 }
 
 /// Sum of `count` floats with a fixed association: 16 lanes, then the tail.

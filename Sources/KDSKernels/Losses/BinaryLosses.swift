@@ -112,8 +112,9 @@ private func binaryTerm(_ x: Float, _ t: Float) -> (value: Float, derivative: Fl
 private func focalTerm(_ z: Float, _ gamma: Float) -> (value: Float, derivative: Float) {
   let e = fastExp(-abs(z))
   let tail = fastLog1p(e)
-  let p = (z >= 0 ? 1 : e) / (1 + e)
-  let complement = (z >= 0 ? e : 1) / (1 + e)
+  let share = 1 / (1 + e)
+  let p = z >= 0 ? share : e * share
+  let complement = z >= 0 ? e * share : share
   let entropy = (z > 0 ? 0 : -z) + tail
   // log(1 - p) = -softplus(z), so no power function is needed.
   let modulation = fastExp(-gamma * ((z > 0 ? z : 0) + tail))
