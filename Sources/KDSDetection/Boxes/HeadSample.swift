@@ -1,4 +1,3 @@
-import KDSKernels
 import KDSTensor
 
 /// The mini-batch that a head was trained on: what its losses and Chen's distillation terms need.
@@ -21,24 +20,13 @@ public struct HeadSample {
   public var normalizer: Float { Float(max(1, labels.count)) }
 
   /// Softmax loss: (1/S) Σ −log P(label).
-  public func classificationLoss() throws -> Tensor {
-    let (rows, columns) = (logits.shape[0], logits.shape[1])
-    let scale = 1 / normalizer
-    return try logits.scalarLoss("cross_entropy") { gradient in
-      Double(scale)
-        * Kernels.softmaxCrossEntropy(
-          logits: logits.floats, labels: labels.integers, rows: rows, columns: columns,
-          scale: scale, gradient: gradient)
-    }
-  }
+  public func classificationLoss() throws -> Tensor { try logits.crossEntropy(labels) }
 
   /// Smooth L1 over positives: (1/S) Σ smoothL1(delta − target). 0 without positives.
   public func regressionLoss(beta: Float) throws -> Tensor {
-    let scale = 1 / normalizer
-    return try deltas.scalarLoss("smooth_l1") { gradient in
-      Double(scale)
-        * Kernels.smoothL1(
-          deltas.floats, targets.floats, deltas.count, beta: beta, scale: scale, gradient: gradient)
-    }
+    try normalized(deltas.smoothL1(targets, beta: beta, reduction: .sum))
   }
+
+  /// A sum over positives, divided by the number of sampled rows.
+  public func normalized(_ sum: Tensor) throws -> Tensor { try sum.multiplied(by: 1 / normalizer) }
 }

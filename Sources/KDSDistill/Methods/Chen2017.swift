@@ -59,10 +59,9 @@ public final class Chen2017: DistillationPart {
       terms.append(
         LossTerm(
           name: "distill_hint",
-          tensor: try ChenLosses.hint(
-            student: studentMap, teacher: teacherMap,
-            absolute: configuration.hint_distance == "l1",
-            mean: configuration.hint_reduction == "mean"),
+          tensor: try studentMap.hint(
+            teacher: teacherMap, distance: configuration.hint_distance == "l1" ? .l1 : .l2,
+            reduction: configuration.hint_reduction == "mean" ? .mean : .sum),
           weight: scale * Float(configuration.gamma)))
     }
     return terms
@@ -99,27 +98,35 @@ public final class Chen2017: DistillationPart {
   ) throws -> [LossTerm] {
     var terms: [LossTerm] = []
     if softens && softWeight > 0 {
-      let weighted = configuration.classification == "weighted"
       terms.append(
         LossTerm(
           name: "distill_\(head)_classification",
-          tensor: try ChenLosses.softClassification(
-            sample, teacher: logits,
-            backgroundWeight: weighted ? Float(configuration.background_weight) : 1,
+          tensor: try sample.logits.weightedSoftCrossEntropy(
+            teacher: logits, classWeights: classWeights(sample.logits.shape[1]),
             temperature: Float(configuration.temperature)),
           weight: softWeight))
     }
     if regresses {
+      let sum =
+        configuration.regression == "bounded"
+        ? try sample.deltas.teacherBoundedRegression(
+          teacher: deltas, targets: sample.targets, margin: Float(configuration.margin),
+          reduction: .sum)
+        : try sample.deltas.squaredError(deltas, reduction: .sum)
       terms.append(
         LossTerm(
-          name: "distill_\(head)_regression",
-          tensor: configuration.regression == "bounded"
-            ? try ChenLosses.boundedRegression(
-              sample, teacher: deltas, margin: Float(configuration.margin))
-            : try ChenLosses.regressionToTeacher(sample, teacher: deltas),
+          name: "distill_\(head)_regression", tensor: try sample.normalized(sum),
           weight: scale * Float(configuration.nu)))
     }
     return terms
+  }
+
+  /// Eq. 3: w_0 for the background, 1 for every other class; nil for the plain form.
+  private func classWeights(_ classes: Int) throws -> Tensor? {
+    guard configuration.classification == "weighted" else { return nil }
+    let weights = try Tensor(filled: 1, shape: [classes])
+    weights.floats[0] = Float(configuration.background_weight)
+    return weights
   }
 
   // MARK: - What must fit
