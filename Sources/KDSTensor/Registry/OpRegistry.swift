@@ -98,14 +98,7 @@ struct OpEntry {
 }
 
 /// The attributes of operations that have none.
-///
-/// The empty container is asked for, so that keys in it are known to be unknown.
-struct NoOptions: Codable {
-  private enum Keys: CodingKey {}
-  init() {}
-  init(from decoder: any Decoder) throws { _ = try decoder.container(keyedBy: Keys.self) }
-  func encode(to encoder: any Encoder) throws { _ = encoder.container(keyedBy: Keys.self) }
-}
+struct NoOptions: Codable {}
 
 /// One axis; negative ones count from the back.
 struct AxisOptions: Codable {
