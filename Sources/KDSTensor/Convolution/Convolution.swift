@@ -87,8 +87,8 @@ struct ConvolutionGeometry {
       weight[0] % groups == 0
     else {
       throw KDSError.shape(
-        "\(name): input \(input) and weight \(weight) do not fit \(groups) groups: "
-          + "weight must be (K, C/groups, kh, kw)")
+        "\(name): input \(input) has \(input[1]) channels, weight \(weight) in \(groups) groups "
+          + "does not fit them: it must be (K, C/groups, kh, kw)")
     }
     if let bias, bias != [weight[0]] {
       throw KDSError.shape("\(name): bias \(bias) does not fit the \(weight[0]) filters of \(weight)")
