@@ -111,8 +111,8 @@ class RunFolder:
         self._rows: CsvFile | None = None
         self._steps: CsvFile | None = None
 
-    def find(self, resume: Any) -> Checkpoint | None:
-        """The checkpoint to continue from, by the rules of `resume`; None: start anew.
+    def find(self, resume: Any) -> tuple[Checkpoint, Path] | None:
+        """The checkpoint to continue from and its file, by the rules of `resume`; None: start anew.
 
         "auto" takes the newest one that is whole and warns of a damaged one; True insists on it;
         False starts over; a path is a checkpoint or the folder of a run.
@@ -120,7 +120,8 @@ class RunFolder:
         if resume is False:
             return None
         if resume not in ("auto", True):
-            return read_checkpoint(_inside(resume))
+            path = _inside(resume)
+            return read_checkpoint(path), path
         found = [p for p in (self.path / CHECKPOINT, self.path / PREVIOUS) if p.exists()]
         if not found and resume is True:
             raise ArgumentError(f"resume=True: {self.path} holds no checkpoint")
@@ -136,21 +137,25 @@ class RunFolder:
                     f"{errors[0]}; the run continues from {path.name}, step {state.step}",
                     stacklevel=5,
                 )
-            return state
+            return state, path
         if errors:
             raise errors[0]
         return None
 
-    def open(self, history: History, step: int | None) -> None:
-        """Begin to write: from scratch (`step` None), or keep the rows up to a step."""
+    def open(self, history: History, step: int | None, source: Path | None, fresh: bool) -> None:
+        """Begin to write.
+
+        step, source : the rows of the run in folder `source` up to this step are taken over
+        fresh : remove what an earlier run left
+        """
         self.path.mkdir(parents=True, exist_ok=True)
-        if step is None:
+        if fresh:
             for name in (CHECKPOINT, PREVIOUS, "best.safetensors", "last.safetensors"):
                 with contextlib.suppress(FileNotFoundError):
                     (self.path / name).unlink()
-        else:
-            history.rows[:] = read_rows(self.path / "results.csv", step)
-            history.steps[:] = read_rows(self.path / "steps.csv", step)
+        if step is not None and source is not None:
+            history.rows[:] = read_rows(source / "results.csv", step)
+            history.steps[:] = read_rows(source / "steps.csv", step)
         self._rows = CsvFile(self.path / "results.csv", history.rows)
         self._steps = CsvFile(self.path / "steps.csv", history.steps)
 

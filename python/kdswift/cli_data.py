@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import data
-from .errors import ArgumentError
+from .errors import ArgumentError, KDSError
 
 KINDS = ("digits", "voc")
 
@@ -58,5 +58,7 @@ def _value(text: str) -> Any:
 def _make(kind: Any, text: str, options: dict[str, Any]) -> Any:
     try:
         return kind(**options)
-    except TypeError as error:
+    except KDSError:
+        raise
+    except (TypeError, ValueError) as error:
         raise ArgumentError(f"data {text!r}: {error}") from None

@@ -48,9 +48,9 @@ class Budget:
     train_scenes: int = 2000
     val_scenes: int = 400
     teacher_width: float = 1.0
-    student_width: float = 0.25
-    teacher_epochs: int = 10
-    student_epochs: int = 6
+    student_width: float = 0.375
+    teacher_epochs: int = 8
+    student_epochs: int = 4
     seeds: int = 3
     batch_size: int = 16
     learning_rate: float = 2e-3

@@ -112,6 +112,7 @@ class Detector:
 
         images : list of images;  targets : list of dicts with ``boxes`` and ``labels``
         seed : draws the samples and dropout; None counts on from `kd.seed`
+        Batch statistics and dropout are those of the mode the model is in: see `train`.
 
         >>> sum(model.losses(images, targets).values()).backward()
         """

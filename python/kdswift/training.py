@@ -63,9 +63,10 @@ class Run:
 
     def run(self) -> History:
         """Do it."""
-        state = None if self.folder is None else self.folder.find(self.options.resume)
+        found = None if self.folder is None else self.folder.find(self.options.resume)
+        state, source = found if found is not None else (None, None)
         if state is not None:
-            check_settings(state.settings, self.settings, self.out)
+            check_settings(state.settings, self.settings, source)
         self._terms = self._make_terms()
         self._trainer = _engine.Trainer(
             self.model._engine,
@@ -78,7 +79,8 @@ class Run:
             if state is not None:
                 self._restore(state)
             if self.folder is not None:
-                self.folder.open(self.history, None if state is None else state.step)
+                step, place = (state.step, source.parent) if state else (None, None)
+                self.folder.open(self.history, step, place, self.options.resume is False)
             self._report()
             self._work()
         finally:

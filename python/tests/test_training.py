@@ -49,7 +49,7 @@ def test_history_has_every_term():
 
 def test_it_learns():
     # 30 steps on two images: a loop that did not update, or updated the wrong way, stays above.
-    model, history = fit(epochs=30, n=2, optimizer=kd.AdamW(lr=3e-3), schedule=kd.Constant())
+    _model, history = fit(epochs=30, n=2, optimizer=kd.AdamW(lr=3e-3), schedule=kd.Constant())
     assert history.rows[-1]["loss"] < 0.5 * history.rows[0]["loss"]
 
 
@@ -160,7 +160,7 @@ def test_resume_refuses_other_settings(tmp_path):
     ):
         with pytest.raises(ArgumentError, match=name):
             fit(tmp_path, **{"epochs": 1, **change})
-    model, history = fit(tmp_path, epochs=1, seed=4, resume=False)
+    _model, history = fit(tmp_path, epochs=1, seed=4, resume=False)
     assert [row["step"] for row in history.steps] == [1, 2, 3]
 
 
@@ -170,7 +170,7 @@ def test_resume_wants_what_it_is_told(tmp_path):
     with pytest.raises(ArgumentError, match="needs out="):
         fit(None, resume=True)
     fit(tmp_path / "first", epochs=1, schedule=kd.Constant())
-    model, history = fit(
+    model, _history = fit(
         tmp_path / "second", epochs=2, schedule=kd.Constant(), resume=tmp_path / "first"
     )
     assert same(model, fit(epochs=2, schedule=kd.Constant())[0])

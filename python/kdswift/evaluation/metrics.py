@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..detections import class_name
+from ..detections import Detections, class_name
 from ..errors import ArgumentError
 from .coco import coco_metrics
 from .results import check_pairs
@@ -140,6 +140,9 @@ def evaluate(
             raise ArgumentError(
                 f"evaluate: model.predict gave {len(results)} results for {len(batch)} images"
             )
+        for result in results:
+            if isinstance(result, Detections):
+                result.image = None  # of no use here, and a data set of pictures is large
         detections += results
         targets += [truth_of(i) for i in batch.indices] if truth_of else batch.targets
     names = getattr(dataset, "class_names", None)

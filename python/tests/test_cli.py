@@ -1,0 +1,116 @@
+"""The command line: its exit codes, its one-line errors, a small run from end to end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from kdswift.cli import main
+from kdswift.cli_data import open_data
+from kdswift.errors import ArgumentError
+
+RUN = ["--epochs", "1", "--batch-size", "4", "--workers", "0", "--quiet"]
+SMALL = ["--image-size", "48", "--anchors", "16,24", "--ratios", "1,2", "--width", "0.5"]
+DATA = ["--data", "digits:n=4,size=48"]
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """A model file made by the command line."""
+    out = tmp_path_factory.mktemp("teacher")
+    assert main(["train", *DATA, *SMALL, *RUN, "--out", str(out)]) == 0
+    return out / "last.safetensors"
+
+
+def test_help_has_examples(capsys):
+    for arguments in (["--help"], ["train", "--help"], ["demo", "--help"]):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code == 0
+        assert "example" in capsys.readouterr().out
+
+
+def test_usage_is_2(capsys):
+    assert main([]) == 2
+    for wrong in (["fly"], ["train"], ["train", *DATA, "--out", "x", "--epochs", "many"]):
+        with pytest.raises(SystemExit) as stop:
+            main(wrong)
+        assert stop.value.code == 2
+    assert "usage" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["evaluate", "nothing.safetensors", *DATA], "nothing.safetensors: no such file"),
+        (["train", "--data", "cats:x", "--out", "x"], "unknown kind 'cats'"),
+        (["train", "--data", "digits:n=few", "--out", "x"], "digits:n=few"),
+        (["train", "--data", "digits:colour=3", "--out", "x"], "colour"),
+        (["train", "--data", "voc:nowhere", "--out", "x"], "nowhere"),
+        (["train", *DATA, *SMALL, "--backbone", "resnet99", "--out", "x"], "resnet99"),
+        (["train", *DATA, *SMALL, "--epochs", "0", "--out", "x"], "epochs"),
+        (["--threads", "0", "bench"], "0"),
+    ],
+)
+def test_errors_are_one_line_and_1(arguments, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 1
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ")
+    assert words in error
+    assert "\n" not in error
+
+
+def test_train_evaluate_predict_distill(teacher, tmp_path, capsys):
+    from PIL import Image
+
+    assert main(["evaluate", str(teacher), *DATA, "--json", "--quiet"]) == 0
+    assert json.loads(capsys.readouterr().out)["num_images"] == 4
+    picture = tmp_path / "scene.png"
+    Image.fromarray(open_data("digits:n=1,size=48", "val")[0][0]).save(picture)
+    command = ["predict", str(teacher), str(picture), "--threshold", "0"]
+    assert main([*command, "--json", "--out", str(tmp_path / "pictures")]) == 0
+    found = json.loads(capsys.readouterr().out)[str(picture)]
+    assert set(found[0]) == {"label", "class", "score", "box"}
+    assert Image.open(tmp_path / "pictures" / "scene.png").width >= 48
+    out = tmp_path / "student"
+    command = ["distill", "--teacher", str(teacher), *DATA, "--width", "0.25", *RUN]
+    assert main([*command, "--out", str(out), "--classification", "none", "--nu", "0.3"]) == 0
+    printed = capsys.readouterr().out
+    assert "distill_hint" in printed
+    assert "distill_rcn_classification" not in printed
+    assert (out / "results.csv").exists()
+
+
+def test_a_run_can_be_resumed(teacher, tmp_path, capsys):
+    command = ["train", *DATA, *SMALL, *RUN, "--out", str(tmp_path)]
+    assert main([*command, "--schedule", "constant"]) == 0
+    assert main([*command, "--schedule", "constant", "--lr", "0.5"]) == 1
+    assert "optimizer.lr" in capsys.readouterr().err
+    assert main([*command, "--schedule", "constant", "--epochs", "2", "--resume", "yes"]) == 0
+    assert len((tmp_path / "results.csv").read_text().splitlines()) == 3
+
+
+def test_bench_prints_times(teacher, capsys):
+    assert main(["bench", str(teacher), "--repeats", "1", "--batch-size", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "ms per image" in printed
+    assert "ms per step" in printed
+
+
+def test_it_runs_as_a_module():
+    command = [sys.executable, "-m", "kdswift.cli", "--version"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0
+    assert result.stdout.startswith("kdswift ")
+
+
+def test_data_by_name():
+    data = open_data("digits:n=7,difficulty=0.5", "val")
+    assert (data.split, len(data), data.difficulty) == ("val", 7, 0.5)
+    assert open_data("digits:split=train", "val").split == "train"
+    with pytest.raises(ArgumentError, match="voc:FOLDER"):
+        open_data("voc", "train")
