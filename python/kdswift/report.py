@@ -54,7 +54,7 @@ def write_report(result: Any, val_set: Any) -> None:
 def png(picture: Any, alt: str = "") -> str:
     """An <img> with a PIL picture inside it."""
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
+    picture.save(buffer, "PNG", compress_level=4)
     return _image(buffer.getvalue(), alt)
 
 

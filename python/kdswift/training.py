@@ -54,7 +54,8 @@ class Run:
         self._best: float | None = None
         self._stopped = False
         self._lineage = [dict(entry) for entry in student.lineage]
-        self._earlier_seconds, self._start, self._drawn = 0.0, time.monotonic(), 0.0
+        self._earlier_seconds, self._start = 0.0, time.monotonic()
+        self._drawn = self._start
         self._saved_step = -1
 
     def stop(self) -> None:
