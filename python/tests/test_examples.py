@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -22,3 +24,27 @@ def test_example(name, tmp_path):
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr
     assert "History(1 epochs" in result.stdout
+
+
+def test_notebook(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    notebook = json.loads((FOLDER / "distill.ipynb").read_text())
+    names: dict = {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] != "code":
+            continue
+        assert cell["outputs"] == []
+        source = cell["source"]
+        if "parameters" in cell["metadata"].get("tags", ()):
+            source = "SCENES, EPOCHS = 16, 1"
+        _run_as_notebooks_do(source, names)
+
+
+def _run_as_notebooks_do(source, names):
+    """Run a cell; what its last line gives must be able to show itself."""
+    tree = ast.parse(source)
+    last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+    exec(compile(tree, "cell", "exec"), names)
+    if last is not None:
+        value = eval(compile(ast.Expression(last.value), "cell", "eval"), names)
+        assert repr(value)
