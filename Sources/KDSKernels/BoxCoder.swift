@@ -9,7 +9,7 @@ extension Kernels {
   /// Faster R-CNN box code of `boxes` relative to `anchors`, out (n, 4):
   /// `wx (x - xa) / wa, wy (y - ya) / ha, ww log(w / wa), wh log(h / ha)` with centres x, y.
   /// - Parameters:
-  ///   - weights: (wx, wy, ww, wh); 1 for the RPN, (10, 10, 5, 5) = 1 / standard deviations for RoIs.
+  ///   - weights: (wx, wy, ww, wh): 1 for the RPN; 1 / standard deviations, (10, 10, 5, 5), for RoIs.
   ///   - legacy: widths are x2 - x1 + 1 (py-faster-rcnn).
   public static func encodeBoxes(
     _ boxes: UnsafePointer<Float>, anchors: UnsafePointer<Float>,

@@ -136,7 +136,7 @@ extension Kernels {
     }
   }
 
-  /// Whether the anchor has the best IoU of some box, by recomputing exactly what the pass computed.
+  /// Whether the anchor has the best IoU of some box: recomputes exactly what the pass computed.
   private static func tiesWithBest(
     _ boxes: UnsafePointer<Float>, _ count: Int, _ anchor: UnsafePointer<Float>, _ rule: MatchRule,
     _ best: UnsafePointer<Float>, extent: Float

@@ -2,7 +2,7 @@
   import Glibc
 #endif
 
-/// One block of Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
+/// One block of Philox 4x32-10 (Salmon et al., "Parallel random numbers", 2011).
 @inline(__always)
 func philox(_ counter: SIMD4<UInt32>, key: SIMD2<UInt32>) -> SIMD4<UInt32> {
   var (c0, c1, c2, c3) = (counter[0], counter[1], counter[2], counter[3])
@@ -154,7 +154,7 @@ extension Kernels {
     }
   }
 
-  /// Keep-mask of dropout: out[i] is 0 with the given probability and 1 / (1 - probability) otherwise.
+  /// Mask of dropout: out[i] is 0 with the given probability, else 1 / (1 - probability).
   public static func fillDropout(
     _ out: UnsafeMutablePointer<Float>, _ n: Int, probability: Float,
     seed: UInt64, stream: UInt64, offset: UInt64 = 0

@@ -2,7 +2,7 @@
   import Glibc
 #endif
 
-/// Rows handled by one piece of work: about `elementGrain / 4` elements, exp being costlier than an add.
+/// Rows in one piece of work: about `elementGrain / 4` elements, exp being costlier than an add.
 func rowGrain(_ columns: Int) -> Int { max(1, elementGrain / 4 / max(columns, 1)) }
 
 /// Writes e^(scale * (x - max x)) of one row and returns the row's maximum and the sum.
