@@ -17,6 +17,8 @@ public final class Trainer {
   private let parts: [(teacher: Int, part: any DistillationPart)]
   private var extraParameters: [(name: String, tensor: Tensor)] = []
   private var pending: PendingStep?
+  /// Running statistics before the pending step: one that fails or is given up puts them back.
+  private var statistics: [(tensor: Tensor, values: [Float])] = []
 
   public init(
     student: any Detector, teachers: [any Detector], options: TrainerOptions
@@ -67,8 +69,14 @@ public final class Trainer {
 
   /// Forward passes and terms. `teacherBatch` may show the same scenes at another size.
   public func forward(_ batch: RawBatch, teacherBatch: RawBatch? = nil) throws {
+    if pending != nil { restoreStatistics() }
     pending = nil
     guard batch.hasTargets else { throw KDSError.argument("batch: training needs targets") }
+    saveStatistics()
+    try restoringOnFailure { try runForward(batch, teacherBatch) }
+  }
+
+  private func runForward(_ batch: RawBatch, _ teacherBatch: RawBatch?) throws {
     let seed = stepSeed()
     student.setTraining(true)
     student.clearGradients()
@@ -119,7 +127,10 @@ public final class Trainer {
       throw KDSError.argument("finish: there is no pending step; call forward first")
     }
     pending = nil
-    let terms = step.terms + extra
+    try restoringOnFailure { try update(step.terms + extra) }
+  }
+
+  private func update(_ terms: [LossTerm]) throws {
     let total = try Tensor.weightedSum(terms.map { ($0.tensor, $0.weight) })
     let rate = options.common.optimizer.lr * options.common.schedule.factor(step: stepCount)
     metrics = terms.map { ($0.name, Double($0.weight * $0.tensor.item)) }
@@ -143,6 +154,31 @@ public final class Trainer {
     try optimizer.step(learned, learningRate: rate, gradientScale: scale)
     for (_, tensor) in learned { tensor.gradient = nil }
     stepCount += 1
+  }
+
+  // MARK: - Running statistics
+
+  private func saveStatistics() {
+    statistics = student.namedBuffers().map {
+      ($0.tensor, Array(UnsafeBufferPointer(start: $0.tensor.floats, count: $0.tensor.count)))
+    }
+  }
+
+  private func restoreStatistics() {
+    for (tensor, values) in statistics {
+      tensor.floats.update(from: values, count: values.count)
+      tensor.markChanged()
+    }
+    statistics = []
+  }
+
+  private func restoringOnFailure(_ work: () throws -> Void) throws {
+    do {
+      try work()
+    } catch {
+      restoreStatistics()
+      throw error
+    }
   }
 
   /// `forward` and `finish` in one.
