@@ -10,6 +10,7 @@ from typing import Any
 
 from . import backbones, runtime
 from .cli_data import open_data
+from .data import DigitScenes
 from .detector import Detector
 from .errors import ArgumentError, KDSError
 from .modelfile import load
@@ -155,8 +156,8 @@ def _new_model(options: argparse.Namespace, data: Any, like: Detector | None) ->
     if like is not None:
         configuration = like.configuration
     else:
-        configuration = {"detector": "faster_rcnn", **getattr(data, "model_defaults", {})}
-        if getattr(data, "split", None) is not None and type(data).__name__ == "DigitScenes":
+        configuration = {"detector": "faster_rcnn"}
+        if isinstance(data, DigitScenes):
             configuration |= _digits_configuration()
         configuration["num_classes"] = len(data.class_names)
         configuration["class_names"] = list(data.class_names)
