@@ -68,8 +68,9 @@ def candidates() -> list[Path]:
 
 
 def _open() -> tuple[ctypes.CDLL, Path]:
-    # libgomp's waiting threads spin for milliseconds by default. On a machine that is busy with anything
-    # else that made a training step seven times slower; a short spin costs nothing measurable.
+    # libgomp's waiting threads spin for milliseconds by default. On a machine that is busy with
+    # anything else that made a training step seven times slower; a short spin costs nothing
+    # measurable.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     tried = []
     for path in candidates():

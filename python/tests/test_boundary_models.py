@@ -131,7 +131,9 @@ def hostile_trainers(seed: int, rounds: int) -> None:
         options = mutate(random_, OPTIONS)
         parts = options.get("method", {})
         if isinstance(parts, dict) and random_.random() < 0.5:
-            key = random_.choice(["weight", "hint_weight", "temperature", "margin", "scale"])
+            key = random_.choice(
+                ["mu", "nu", "gamma", "margin", "background_weight", "temperature", "scale"]
+            )
             parts["parts"] = [{"name": "chen2017", key: hostile(random_, 1.0)}]
         print(json.dumps(options), flush=True)
         trainer = signatures.kds_trainer()
