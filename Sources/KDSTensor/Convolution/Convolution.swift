@@ -72,6 +72,8 @@ struct ConvolutionGeometry {
   let key: ConvolutionKey
   let sourceShape, weightShape, resultShape: [Int]
   let sourceLayout, resultLayout: Layout
+  /// The weight's shape as oneDNN sees it, with the source's channel padding counted as channels.
+  private let paddedWeightShape: [Int]
 
   init(
     _ input: [Int], _ weight: [Int], _ bias: [Int]?, _ options: ConvolutionOptions,
@@ -110,8 +112,12 @@ struct ConvolutionGeometry {
     weightShape = weight
     resultShape = [input[0], weight[0], height, width]
     (sourceLayout, resultLayout) = Self.layouts(input[1], weight[0], groups)
+    // oneDNN has only reference loops for a blocked source with fewer channels than a block; with the
+    // (zero) padding counted as channels it takes its fast kernels on the same memory.
+    let channels = groups == 1 ? max(input[1], sourceLayout.block) : input[1]
+    paddedWeightShape = [weight[0], channels / groups, weight[2], weight[3]]
     key = ConvolutionKey(
-      batch: input[0], inChannels: input[1], inHeight: input[2], inWidth: input[3],
+      batch: input[0], inChannels: channels, inHeight: input[2], inWidth: input[3],
       outChannels: weight[0], outHeight: height, outWidth: width, groups: groups,
       kernel: Size2(weight[2], weight[3]), stride: s, dilation: d, padding: p,
       sourceBlock: sourceLayout.block, destinationBlock: resultLayout.block,
@@ -171,7 +177,7 @@ struct ConvolutionGeometry {
     key.direction = .weights
     key.bias = bias
     let primitive = try ConvolutionPlan.primitive(key)
-    let plain = try Tensor(uninitialized: weightShape)
+    let plain = try Tensor(uninitialized: paddedWeightShape)
     let isPlain = withGroupedDims { kds_dnn_weights_are_plain(primitive.handle, DNNL_ARG_DIFF_WEIGHTS_0, $0) }
     let packed =
       isPlain != 0
@@ -186,16 +192,46 @@ struct ConvolutionGeometry {
     if isPlain == 0 {
       try reorder(primitive, DNNL_ARG_DIFF_WEIGHTS_0, from: packed, to: plain.storage, outward: true)
     }
-    return (plain, biasGradient)
+    return (try withoutPadding(plain), biasGradient)
   }
 
   private func pack(_ weight: Tensor, for primitive: Primitive) throws -> Storage {
     let isPlain = withGroupedDims { kds_dnn_weights_are_plain(primitive.handle, DNNL_ARG_WEIGHTS_0, $0) }
-    if isPlain != 0 { return weight.storage }
+    if isPlain != 0 { return try withPadding(weight).storage }
     return try weight.packedWeights().copy(for: primitive, version: weight.version) {
       let packed = try Storage(byteCount: primitive.bytes(of: DNNL_ARG_WEIGHTS_0))
-      try reorder(primitive, DNNL_ARG_WEIGHTS_0, from: weight.storage, to: packed, outward: false)
+      let source = try withPadding(weight)
+      try reorder(primitive, DNNL_ARG_WEIGHTS_0, from: source.storage, to: packed, outward: false)
       return packed
+    }
+  }
+
+  /// Weights (K, C, h, w) with zeros for the channels of the padding.
+  private func withPadding(_ weight: Tensor) throws -> Tensor {
+    if paddedWeightShape == weightShape { return weight }
+    let result = try Tensor.zeros(paddedWeightShape)
+    copyFilters(weight.floats, weightShape, result.floats, paddedWeightShape)
+    return result
+  }
+
+  /// The way back for gradients.
+  private func withoutPadding(_ weight: Tensor) throws -> Tensor {
+    if paddedWeightShape == weightShape { return weight }
+    let result = try Tensor(uninitialized: weightShape)
+    copyFilters(weight.floats, paddedWeightShape, result.floats, weightShape)
+    return result
+  }
+
+  /// Copies the channels that both shapes have, filter by filter.
+  private func copyFilters(
+    _ from: UnsafePointer<Float>, _ fromShape: [Int], _ to: UnsafeMutablePointer<Float>,
+    _ toShape: [Int]
+  ) {
+    let area = fromShape[2] * fromShape[3]
+    let length = min(fromShape[1], toShape[1]) * area
+    for filter in 0..<fromShape[0] {
+      (to + filter * toShape[1] * area).update(
+        from: from + filter * fromShape[1] * area, count: length)
     }
   }
 
@@ -212,7 +248,7 @@ struct ConvolutionGeometry {
 
   private func withGroupedDims<Result>(_ body: (UnsafePointer<Int64>) -> Result) -> Result {
     let dims = [
-      Int64(key.groups), Int64(weightShape[0] / key.groups), Int64(weightShape[1]),
+      Int64(key.groups), Int64(weightShape[0] / key.groups), Int64(paddedWeightShape[1]),
       Int64(weightShape[2]), Int64(weightShape[3]),
     ]
     return dims.withUnsafeBufferPointer { body($0.baseAddress!) }
