@@ -2,11 +2,11 @@ import COpenBLAS
 import KDSTensor
 
 /// Matrices in double precision, row-major: what a factorization needs of BLAS and LAPACK.
-struct Matrix {
-  let rows, columns: Int
-  var values: [Double]
+package struct Matrix {
+  package let rows, columns: Int
+  package var values: [Double]
 
-  init(_ rows: Int, _ columns: Int, _ values: [Double]) {
+  package init(_ rows: Int, _ columns: Int, _ values: [Double]) {
     precondition(values.count == rows * columns)
     self.rows = rows
     self.columns = columns
@@ -14,7 +14,7 @@ struct Matrix {
   }
 
   /// a · b, or a · bᵀ.
-  func times(_ other: Matrix, transposed: Bool = false) -> Matrix {
+  package func times(_ other: Matrix, transposed: Bool = false) -> Matrix {
     let inner = transposed ? other.columns : other.rows
     let width = transposed ? other.rows : other.columns
     precondition(inner == columns)
@@ -30,9 +30,9 @@ struct Matrix {
   }
 
   /// a · aᵀ.
-  func gram() -> Matrix { times(self, transposed: true) }
+  package func gram() -> Matrix { times(self, transposed: true) }
 
-  func transposed() -> Matrix {
+  package func transposed() -> Matrix {
     var result = [Double](repeating: 0, count: values.count)
     values.withUnsafeBufferPointer { from in
       result.withUnsafeMutableBufferPointer { to in
@@ -45,12 +45,12 @@ struct Matrix {
   }
 
   /// The first rows.
-  func prefix(_ count: Int) -> Matrix {
+  package func prefix(_ count: Int) -> Matrix {
     Matrix(count, columns, Array(values[0..<count * columns]))
   }
 
   /// Σ aᵢⱼ².
-  var squaredNorm: Double { values.reduce(0) { $0 + $1 * $1 } }
+  package var squaredNorm: Double { values.reduce(0) { $0 + $1 * $1 } }
 }
 
 /// Eigenvalues in descending order with their vectors as rows.

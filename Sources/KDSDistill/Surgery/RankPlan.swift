@@ -94,7 +94,8 @@ struct RankPlan {
     let least = total(ranks(low))
     guard least <= wanted else {
       throw KDSError.argument(
-        "tucker: \(fraction) of the FLOPs cannot be reached; ranks of 1 still take \(least / allFlops)")
+        "tucker: \(fraction) of the FLOPs cannot be reached; ranks of 1 still take \(least / allFlops)"
+      )
     }
     for _ in 0..<60 {
       let middle = (low + high) / 2

@@ -32,7 +32,8 @@ public func applyStructure(_ record: SurgeryRecord, to model: Module) throws {
     guard let module = model.module(at: entry.layer),
       let target = try SurgeryTarget(entry.layer, module, map: entry.map.map(mapSize))
     else {
-      throw KDSError.format("surgery: the model has no convolution or linear layer \"\(entry.layer)\"")
+      throw KDSError.format(
+        "surgery: the model has no convolution or linear layer \"\(entry.layer)\"")
     }
     try model.replaceModule(at: entry.layer, with: target.emptyReplacement(entry.ranks))
   }

@@ -1,22 +1,22 @@
 import KDSTensor
 
 /// A kernel (T, S, D) of one group, D = kernel area, in double precision, with its two unfoldings.
-struct TuckerKernel {
-  let outputs, inputs, area: Int
+package struct TuckerKernel {
+  package let outputs, inputs, area: Int
   /// T × (S D): mode 4.
-  let byOutput: Matrix
+  package let byOutput: Matrix
   /// S × (T D): mode 3.
-  let byInput: Matrix
+  package let byInput: Matrix
 
   /// - Parameter weights: (T, S, D), row-major.
-  init(weights: [Double], outputs: Int, inputs: Int, area: Int) {
+  package init(weights: [Double], outputs: Int, inputs: Int, area: Int) {
     (self.outputs, self.inputs, self.area) = (outputs, inputs, area)
     byOutput = Matrix(outputs, inputs * area, weights)
     byInput = Self.swapped(byOutput, outputs, inputs, area)
   }
 
   /// One group of a weight (K, C/groups, kh, kw), or of (out, in) with `area` innermost.
-  init(_ weight: Tensor, group: Int, groups: Int, inputs: Int, area: Int) {
+  package init(_ weight: Tensor, group: Int, groups: Int, inputs: Int, area: Int) {
     let outputs = weight.shape[0] / groups
     let count = outputs * inputs * area
     let from = UnsafeBufferPointer(start: weight.floats + group * count, count: count)
@@ -24,7 +24,7 @@ struct TuckerKernel {
   }
 
   /// (A, B, D) to (B, A, D).
-  static func swapped(_ matrix: Matrix, _ a: Int, _ b: Int, _ area: Int) -> Matrix {
+  package static func swapped(_ matrix: Matrix, _ a: Int, _ b: Int, _ area: Int) -> Matrix {
     var result = [Double](repeating: 0, count: a * b * area)
     matrix.values.withUnsafeBufferPointer { from in
       result.withUnsafeMutableBufferPointer { to in
@@ -40,41 +40,44 @@ struct TuckerKernel {
   }
 
   /// Ranks by VBMF of the two unfoldings, at least 1; `tucker1` asks for the output side alone.
-  func estimatedRanks(tucker1: Bool, exactBound: Bool) throws -> TuckerRanks {
+  package func estimatedRanks(tucker1: Bool, exactBound: Bool) throws -> TuckerRanks {
     func rank(_ matrix: Matrix) throws -> Int {
-      let system = try Eigensystem(symmetric: matrix.gram())
-      let count = min(matrix.rows, matrix.columns)
-      let singular = system.values.prefix(count).map { max(0, $0).squareRoot() }
-      return try max(
-        1,
-        VBMF(
-          singularValues: singular, rows: matrix.rows, columns: matrix.columns,
-          exactBound: exactBound
-        ).rank)
+      let estimate = try VBMF(
+        singularValues: Self.singularValues(matrix), rows: matrix.rows, columns: matrix.columns,
+        exactBound: exactBound)
+      return max(1, estimate.rank)
     }
     return TuckerRanks(input: tucker1 ? nil : try rank(byInput), output: try rank(byOutput))
+  }
+
+  /// Of the unfolding by outputs, descending.
+  package func singularValuesByOutput() throws -> [Double] { try Self.singularValues(byOutput) }
+
+  private static func singularValues(_ matrix: Matrix) throws -> [Double] {
+    let system = try Eigensystem(symmetric: matrix.gram())
+    return system.values.prefix(min(matrix.rows, matrix.columns)).map { max(0, $0).squareRoot() }
   }
 }
 
 /// Tucker-2 decomposition on the channel modes (Kim et al. 2016): K = C ×₃ U3 ×₄ U4, by HOSVD and then
 /// higher-order orthogonal iteration. Without an input rank it is Tucker-1, the truncated SVD.
-struct TuckerFactors {
+package struct TuckerFactors {
   /// U3ᵀ, R3 × S, orthonormal rows; nil for Tucker-1.
-  private(set) var input: Matrix?
+  package private(set) var input: Matrix?
   /// U4ᵀ, R4 × T, orthonormal rows.
-  private(set) var output: Matrix
+  package private(set) var output: Matrix
   /// R4 × (R3 D), or R4 × (S D) for Tucker-1.
-  private(set) var core: Matrix
+  package private(set) var core: Matrix
   /// Relative error ‖K − K̂‖ / ‖K‖ after HOSVD and after each iteration.
-  private(set) var errors: [Double]
+  package private(set) var errors: [Double]
 
-  var error: Double { errors.last ?? 0 }
+  package var error: Double { errors.last ?? 0 }
 
   /// - Parameters:
   ///   - iterations: at most, after HOSVD; sides above 2048 take at most 5, whose eigenproblems cost
   ///     minutes each.
   ///   - tolerance: stops when the relative change of the error is below.
-  init(
+  package init(
     _ kernel: TuckerKernel, _ ranks: TuckerRanks, iterations: Int = 50, tolerance: Double = 1e-6
   ) throws {
     let norm = kernel.byOutput.squaredNorm
@@ -118,7 +121,7 @@ struct TuckerFactors {
   }
 
   /// The kernel that the factors stand for, T × (S D).
-  func reconstructed(inputs: Int, area: Int) -> Matrix {
+  package func reconstructed(inputs: Int, area: Int) -> Matrix {
     guard let input else { return output.transposed().times(core) }
     let byRank = TuckerKernel.swapped(core, core.rows, input.rows, area)
     let expanded = input.transposed().times(byRank)

@@ -49,7 +49,7 @@ public final class TuckerConv2d: Module, UnaryLayer {
   }
 
   /// Copies the factors of one group into the weights.
-  func fill(_ factors: TuckerFactors, group: Int) {
+  package func fill(_ factors: TuckerFactors, group: Int) {
     if let input = factors.input { write(input, "first", group) }
     write(factors.core, "core", group)
     write(factors.output.transposed(), "last", group)

@@ -52,7 +52,7 @@ public struct VBMF: Equatable {
   }
 
   /// tau with Φ(tau) + Φ(tau / a) = 0, Φ(z) = log(z + 1) / z − 1/2, by bisection.
-  static func exactTau(_ a: Double) -> Double {
+  package static func exactTau(_ a: Double) -> Double {
     func phi(_ z: Double) -> Double { log(z + 1) / z - 0.5 }
     var (low, high) = (1e-12, 100.0)
     for _ in 0..<200 {
@@ -115,7 +115,7 @@ private struct Problem {
 
   /// Free energy up to constants.
   private func cost(_ variance: Double) -> Double {
-    squares.reduce(Double(squares.count) * log(variance)) { sum, square in
+    squares.reduce(0) { sum, square in
       let x = square / (long * variance)
       if x <= bound { return sum + x - log(x) }
       let centered = x - (1 + ratio)
