@@ -32,7 +32,8 @@ let package = Package(
       name: "KDSDetection", dependencies: ["KDSNN", "KDSTensor", "KDSKernels"],
       swiftSettings: settings),
     .target(
-      name: "KDSDistill", dependencies: ["KDSDetection", "KDSNN", "KDSTensor", "KDSKernels"],
+      name: "KDSDistill",
+      dependencies: ["KDSDetection", "KDSNN", "KDSTensor", "KDSKernels", "COpenBLAS"],
       swiftSettings: settings),
 
     // MARK: - The C boundary

@@ -1,11 +1,8 @@
 import KDSDetection
 import KDSNN
 import KDSTensor
+import KDSTestSupport
 import Testing
-
-#if canImport(Glibc)
-  import Glibc
-#endif
 
 private struct Summary: Codable {
   var name: String
@@ -45,10 +42,10 @@ private struct Fixture: Codable {
     try fill(backbone, expected.tensors)
     backbone.setTraining(expected.training)
 
-    let images = try tensor(expected.input, key: 1000, scale: 2)
+    let images = try pattern(expected.input, key: 1000, scale: 2)
     let features = try backbone.features(images)
     let last = features.last!.tensor
-    try Tape.backward(from: last, seed: tensor(last.shape, key: 2000))
+    try Tape.backward(from: last, seed: pattern(last.shape, key: 2000))
 
     #expect(features.map(\.name) == expected.features.map(\.name))
     for (feature, wanted) in zip(features, expected.features) {
@@ -85,42 +82,13 @@ private struct Fixture: Codable {
     #expect(Set(all.keys) == Set(rules.map(\.name)))
     for rule in rules {
       let target = try #require(all[rule.name])
-      let values = try tensor(target.shape, key: rule.key, scale: rule.scale, offset: rule.offset)
+      let values = try pattern(target.shape, key: rule.key, scale: rule.scale, offset: rule.offset)
       target.floats.update(from: values.floats, count: target.count)
       target.markChanged()
     }
   }
 
-  /// The generator's `pattern`: exact on both sides.
-  private func tensor(
-    _ shape: [Int], key: UInt64, scale: Float = 1, offset: Float = 0
-  ) throws -> Tensor {
-    let result = try Tensor(uninitialized: shape)
-    for index in 0..<result.count {
-      var x = UInt32(truncatingIfNeeded: UInt64(index) &* 2_654_435_761 &+ key &* 40503 &+ 12345)
-      for (shift, factor) in [(15, 2_246_822_519), (13, 3_266_489_917), (16, 1)] as [(Int, UInt32)]
-      {
-        x ^= x >> shift
-        x = x &* factor
-      }
-      result.floats[index] = (Float(x >> 8) / 16_777_216 - 0.5) * scale + offset
-    }
-    return result
-  }
-
   private func fixture() throws -> Fixture {
-    let here = #filePath.split(separator: "/", omittingEmptySubsequences: false).dropLast(2)
-    let path = here.joined(separator: "/") + "/Fixtures/backbones.json"
-    let file = try #require(fopen(path, "r"), "\(path) is missing")
-    defer { fclose(file) }
-    var bytes: [UInt8] = []
-    var buffer = [UInt8](repeating: 0, count: 65536)
-    while true {
-      let count = fread(&buffer, 1, buffer.count, file)
-      if count == 0 { break }
-      bytes.append(contentsOf: buffer[0..<count])
-    }
-    return try StrictJSON.decode(
-      Fixture.self, String(decoding: bytes, as: UTF8.self), what: "backbones.json")
+    try StrictJSON.decode(Fixture.self, fixtureText("backbones.json"), what: "backbones.json")
   }
 }
