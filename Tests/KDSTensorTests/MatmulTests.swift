@@ -25,7 +25,8 @@ private let cases: [OpCase] = [
   ([2, 1, 3, 5], [4, 5, 2], [2, 4, 3, 2]), ([2, 1, 3, 5], [1, 6, 5, 2], [2, 6, 3, 2]),
 ].map { a, b, out in
   OpCase(
-    "matmul", [a, b], large: a.count == 2 ? [[300, 200], [200, 150]] : [[8, 64, 32], [8, 32, 48]],
+    "matmul", [a, b],
+    large: a.count == 2 ? [[300, 200], [200, 150]] : [[8, 64, 32], [8, 32, 48]],
     reference: { product($0[0], a, $0[1], b, out) }
   ) { try $0[0].matmul($0[1]) }
 }

@@ -66,10 +66,13 @@ private let cases: [OpCase] = [
   pick("flatten", to: [2, 19, 15], { [$0[0], $0[1], $0[2] / 5, $0[2] % 5] }) {
     try $0.flattened(from: 2)
   },
-  pick("reshape", to: [6, 95], { i in
-    let place = i[0] * 95 + i[1]
-    return [place / 285, place / 15 % 19, place / 5 % 3, place % 5]
-  }) { try $0.reshaped([6, -1]) },
+  pick(
+    "reshape", to: [6, 95],
+    { i in
+      let place = i[0] * 95 + i[1]
+      return [place / 285, place / 15 % 19, place / 5 % 3, place % 5]
+    }
+  ) { try $0.reshaped([6, -1]) },
   pick("squeeze", [1, 3, 1], to: [3], { [0, $0[0], 0] }) { try $0.squeezed() },
   pick("unsqueeze", [2, 3], to: [2, 3, 1], { Array($0[..<2]) }) { try $0.unsqueezed(axis: -1) },
 ]
@@ -122,9 +125,12 @@ private let cases: [OpCase] = [
   @Test func concatenationOfOddChannels() throws {
     let testCase = OpCase("cat odd", [map, map, map]) { try Tensor.concatenated($0, axis: -3) }
     try check(testCase)
-    let stacked = OpCase("stack", [[2, 3], [2, 3]], reference: { x in
-      (0..<6).flatMap { [x[0][$0], x[1][$0]] }
-    }, tolerance: 0) { try Tensor.stacked($0, axis: -1) }
+    let stacked = OpCase(
+      "stack", [[2, 3], [2, 3]],
+      reference: { x in
+        (0..<6).flatMap { [x[0][$0], x[1][$0]] }
+      }, tolerance: 0
+    ) { try Tensor.stacked($0, axis: -1) }
     try check(stacked)
   }
 

@@ -1,10 +1,10 @@
-import COpenBLAS
+import COneDNN
 import COpenMP
 import KDSKernels
 
 /// c (m, n) = op(a) (m, k) · op(b) (k, n), row-major; added to c if `accumulate`.
 ///
-/// OpenBLAS splits a product by the number of threads, which changes roundings. Here the tiles depend
+/// oneDNN splits a product by the number of threads, which changes roundings. Here the tiles depend
 /// on the shape alone and each runs on one thread, so that one thread and many give the same bits.
 struct MatrixProduct {
   let m, n, k: Int
@@ -17,7 +17,8 @@ struct MatrixProduct {
     var (rows, columns) = (min(m, 256), min(n, 256))
     func tiles() -> Int { ((m + rows - 1) / rows) * ((n + columns - 1) / columns) }
     // Enough tiles for a few threads, as long as each is worth a thread's while.
-    while rows > 0, columns > 0, tiles() < 8, rows * columns * k > 1 << 21, max(rows, columns) > 32 {
+    while rows > 0, columns > 0, tiles() < 8, rows * columns * k > 1 << 21, max(rows, columns) > 32
+    {
       if rows >= columns { rows = (rows + 1) / 2 } else { columns = (columns + 1) / 2 }
     }
     (tileRows, tileColumns) = (rows, columns)
@@ -47,11 +48,12 @@ struct MatrixProduct {
     _ a: UnsafePointer<Float>, _ b: UnsafePointer<Float>, _ c: UnsafeMutablePointer<Float>,
     _ row: Int, _ column: Int
   ) {
-    cblas_sgemm(
-      Int32(KDS_ROW_MAJOR), Int32(transposeA ? KDS_TRANSPOSE : KDS_NO_TRANSPOSE),
-      Int32(transposeB ? KDS_TRANSPOSE : KDS_NO_TRANSPOSE), Int32(min(tileRows, m - row)),
-      Int32(min(tileColumns, n - column)), Int32(k), 1, a + (transposeA ? row : row * k),
-      Int32(transposeA ? m : k), b + (transposeB ? column * k : column), Int32(transposeB ? k : n),
-      accumulate ? 1 : 0, c + row * n + column, Int32(n))
+    let (transposed, plain) = (CChar(UInt8(ascii: "T")), CChar(UInt8(ascii: "N")))
+    dnnl_sgemm(
+      transposeA ? transposed : plain, transposeB ? transposed : plain,
+      Int64(min(tileRows, m - row)), Int64(min(tileColumns, n - column)), Int64(k), 1,
+      a + (transposeA ? row : row * k), Int64(transposeA ? m : k),
+      b + (transposeB ? column * k : column), Int64(transposeB ? k : n), accumulate ? 1 : 0,
+      c + row * n + column, Int64(n))
   }
 }

@@ -35,7 +35,8 @@ private struct PoolOptions: Codable {
   func options(_ name: String, max: Bool) throws -> PoolingOptions {
     PoolingOptions(
       kind: max ? .max : (countIncludePad ? .average : .averageOfValid),
-      kernel: try size(name, "kernel", kernel), stride: try stride.map { try size(name, "stride", $0) },
+      kernel: try size(name, "kernel", kernel),
+      stride: try stride.map { try size(name, "stride", $0) },
       padding: try sides(name, padding), roundUp: ceilMode)
   }
 }
@@ -62,7 +63,8 @@ private struct SizeOptions: Codable {
 
 /// Two positive-or-zero numbers, or one for both.
 func size(_ name: String, _ what: String, _ values: [Int]) throws -> Size2 {
-  guard values.count == 1 || values.count == 2, values.allSatisfy({ (0...maximumSize).contains($0) })
+  guard values.count == 1 || values.count == 2,
+    values.allSatisfy({ (0...maximumSize).contains($0) })
   else {
     throw KDSError.argument("\(name): \(what) must be [height, width], got \(values)")
   }
@@ -146,7 +148,9 @@ extension OpRegistry {
     OpEntry("log_softmax", 1...1, AxisOptions(), "x - log sum e^x along an axis") {
       try $0[0].logSoftmax(axis: $1.axis)
     },
-    OpEntry("dropout", 1...1, DropoutOptions(), "elements 0 with probability p, the others / (1 - p)") {
+    OpEntry(
+      "dropout", 1...1, DropoutOptions(), "elements 0 with probability p, the others / (1 - p)"
+    ) {
       try $0[0].dropout(
         probability: $1.probability, seed: UInt64(bitPattern: Int64($1.seed)),
         stream: UInt64(bitPattern: Int64($1.stream)))
