@@ -108,7 +108,8 @@ extension Kernels {
     case .reciprocal(let value): zipElements(g, x, out, count) { -$0 * value / ($1 * $1) }
     case .power(let exponent):
       zipElements(g, x, out, count) { $0 * exponent * scalarPower($1, exponent - 1) }
-    case .clamp(let low, let high): zipElements(g, x, out, count) { $1 >= low && $1 <= high ? $0 : 0 }
+    case .clamp(let low, let high):
+      zipElements(g, x, out, count) { $1 >= low && $1 <= high ? $0 : 0 }
     case .compare: out.update(repeating: 0, count: count)
     }
   }

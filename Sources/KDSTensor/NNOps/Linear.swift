@@ -1,4 +1,3 @@
-import COneDNN
 import KDSKernels
 
 extension Tensor {
@@ -79,13 +78,6 @@ func gemm(
   _ b: UnsafePointer<Float>, _ transposeB: Bool, _ c: UnsafeMutablePointer<Float>,
   accumulate: Bool = false
 ) {
-  if m == 0 || n == 0 { return }
-  if k == 0 {
-    if !accumulate { c.update(repeating: 0, count: m * n) }
-    return
-  }
-  let (transposed, plain) = (CChar(UInt8(ascii: "T")), CChar(UInt8(ascii: "N")))
-  dnnl_sgemm(
-    transposeA ? transposed : plain, transposeB ? transposed : plain, Int64(m), Int64(n), Int64(k),
-    1, a, Int64(transposeA ? m : k), b, Int64(transposeB ? k : n), accumulate ? 1 : 0, c, Int64(n))
+  MatrixProduct(m, n, k, transposeA: transposeA, transposeB: transposeB, accumulate: accumulate)
+    .run(a, b, c)
 }

@@ -24,7 +24,9 @@ extension Tensor {
     for part in parts {
       let sizes = part.memoryShape
       places.append((LoopNest(sizes: sizes, strides: [strides]), position * strides[axis]))
-      if part.count > 0 { result.scatter(from: part, places.last!.nest, offset: places.last!.offset) }
+      if part.count > 0 {
+        result.scatter(from: part, places.last!.nest, offset: places.last!.offset)
+      }
       position += sizes[axis]
     }
     let wanted = parts.map(\.isTracked)

@@ -86,7 +86,7 @@ extension Tensor {
     }
     let rest = Array(shape[mask.rank...])
     let rows = try reshaped([mask.count] + rest)
-    return try rows.indexSelected(axis: 0, mask.nonzero().flattened())
+    return try rows.indexSelected(axis: 0, mask.reshaped([mask.count]).nonzero().flattened())
   }
 
   /// Positions of the elements that are not 0: (count, rank) int64, row-major order.

@@ -77,7 +77,8 @@ extension Tensor {
       if mask[1] { outLayout = .plain }
     }
     let result = try Tensor(uninitialized: kept, layout: outLayout)
-    Kernels.reduceSum(floats, result.floats, ReducePlan(shape: memoryShape, reducing: mask), scale: scale)
+    Kernels.reduceSum(
+      floats, result.floats, ReducePlan(shape: memoryShape, reducing: mask), scale: scale)
     let (target, targetLayout) = (shape, layout)
     Tape.record(result, name, [self]) { gradient in
       [try gradient.multiplied(by: Float(scale)).expanded(to: target, layout: targetLayout)]
@@ -90,7 +91,8 @@ extension Tensor {
   ) throws -> Tensor {
     let list = try normalizedAxes(name, axes, shape)
     let rest = shape.indices.filter { !list.contains($0) }
-    let rows = try permuted(rest + list).reshaped(rest.map { shape[$0] } + [list.reduce(1) { $0 * shape[$1] }])
+    let rows = try permuted(rest + list).reshaped(
+      rest.map { shape[$0] } + [list.reduce(1) { $0 * shape[$1] }])
     let result = try rows.extreme(name, -1, false, largest: largest).0
     return try result.reshaped(reducedShape(list, keepDims: keepDims))
   }

@@ -69,7 +69,9 @@ extension Tensor {
   public func padded(_ amounts: [(before: Int, after: Int)], value: Float = 0) throws -> Tensor {
     try requireFloats("pad", [self])
     guard amounts.count == rank,
-      amounts.allSatisfy({ (0...(1 << 40)).contains($0.before) && (0...(1 << 40)).contains($0.after) })
+      amounts.allSatisfy({
+        (0...(1 << 40)).contains($0.before) && (0...(1 << 40)).contains($0.after)
+      })
     else {
       throw KDSError.shape(
         "pad: needs (before, after), not negative, for each axis of \(shape), got \(amounts)")

@@ -16,24 +16,25 @@ private struct CastOptions: Codable {
 }
 
 extension OpRegistry {
-  static let elementwise: [OpEntry] = unary + arithmetic + comparisons + [
-    OpEntry("clamp", 1...1, ClampOptions(), "min(max(x, min), max); null leaves a side open") {
-      try $0[0].clamped(min: $1.min ?? -.infinity, max: $1.max ?? .infinity)
-    },
-    OpEntry("where", 3...3, "a where condition is not 0, else b: inputs condition, a, b") {
-      try Tensor.choose($0[0], $0[1], $0[2])
-    },
-    OpEntry("add_relu", 2...2, "max(a + b, 0) of two tensors of one shape") {
-      try $0[0].addingReLU($0[1])
-    },
-    OpEntry("cast", 1...1, CastOptions(), "to dtype float32 or int64 (rounded towards zero)") {
-      switch $1.dtype {
-      case "float32": return try $0[0].converted(to: .float32)
-      case "int64": return try $0[0].converted(to: .int64)
-      default: throw KDSError.argument("cast: dtype must be float32 or int64, not \($1.dtype)")
-      }
-    },
-  ]
+  static let elementwise: [OpEntry] =
+    unary + arithmetic + comparisons + [
+      OpEntry("clamp", 1...1, ClampOptions(), "min(max(x, min), max); null leaves a side open") {
+        try $0[0].clamped(min: $1.min ?? -.infinity, max: $1.max ?? .infinity)
+      },
+      OpEntry("where", 3...3, "a where condition is not 0, else b: inputs condition, a, b") {
+        try Tensor.choose($0[0], $0[1], $0[2])
+      },
+      OpEntry("add_relu", 2...2, "max(a + b, 0) of two tensors of one shape") {
+        try $0[0].addingReLU($0[1])
+      },
+      OpEntry("cast", 1...1, CastOptions(), "to dtype float32 or int64 (rounded towards zero)") {
+        switch $1.dtype {
+        case "float32": return try $0[0].converted(to: .float32)
+        case "int64": return try $0[0].converted(to: .int64)
+        default: throw KDSError.argument("cast: dtype must be float32 or int64, not \($1.dtype)")
+        }
+      },
+    ]
 
   private static let unary: [OpEntry] = [
     OpEntry("neg", 1...1, "-x") { try $0[0].negated() },
@@ -77,7 +78,8 @@ extension OpRegistry {
     ("eq", .equal, .equal), ("ne", .notEqual, .notEqual),
   ].map { name, comparison, mirrored in
     binary(
-      name, "1 where \(comparison) holds between a and b (or value), else 0; integers are converted",
+      name,
+      "1 where \(comparison) holds between a and b (or value), else 0; integers are converted",
       { try $0.converted(to: .float32).compared(comparison, to: $1.converted(to: .float32)) }
     ) { x, value, reverse in
       try x.converted(to: .float32).compared(reverse ? mirrored : comparison, to: value)

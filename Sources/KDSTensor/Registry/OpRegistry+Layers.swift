@@ -7,7 +7,13 @@ private struct Conv2dOptions: Codable {
   var activation = "none"
 
   func options(_ name: String) throws -> ConvolutionOptions {
-    ConvolutionOptions(
+    // Larger numbers could overflow the arithmetic of sizes, and mean nothing.
+    guard (stride + padding + dilation + [groups]).allSatisfy({ $0 <= 1 << 14 }), groups > 0 else {
+      throw KDSError.argument(
+        "\(name): stride \(stride), padding \(padding), dilation \(dilation) and groups \(groups) "
+          + "must be at most 16384, and groups positive")
+    }
+    return ConvolutionOptions(
       stride: try size(name, "stride", stride), padding: try sides(name, padding),
       dilation: try size(name, "dilation", dilation), groups: groups,
       activation: try activationNamed(name, activation))
@@ -29,7 +35,8 @@ private struct PoolOptions: Codable {
   func options(_ name: String, max: Bool) throws -> PoolingOptions {
     PoolingOptions(
       kind: max ? .max : (countIncludePad ? .average : .averageOfValid),
-      kernel: try size(name, "kernel", kernel), stride: try stride.map { try size(name, "stride", $0) },
+      kernel: try size(name, "kernel", kernel),
+      stride: try stride.map { try size(name, "stride", $0) },
       padding: try sides(name, padding), roundUp: ceilMode)
   }
 }
@@ -45,16 +52,26 @@ private struct DropoutOptions: Codable {
   enum CodingKeys: String, CodingKey { case probability = "p", seed, stream }
 }
 
+private struct GroupNormOptions: Codable {
+  var groups = 1
+  var eps: Float = 1e-5
+}
+
+private struct SizeOptions: Codable {
+  var size = [1, 1]
+}
+
 /// Two positive-or-zero numbers, or one for both.
 func size(_ name: String, _ what: String, _ values: [Int]) throws -> Size2 {
-  guard values.count == 1 || values.count == 2, values.allSatisfy({ (0...maximumSize).contains($0) })
+  guard values.count == 1 || values.count == 2,
+    values.allSatisfy({ (0...maximumSize).contains($0) })
   else {
     throw KDSError.argument("\(name): \(what) must be [height, width], got \(values)")
   }
   return Size2(values[0], values[values.count - 1])
 }
 
-/// Larger window parameters than this could overflow the arithmetic of sizes, and mean nothing.
+/// Larger sides than this could overflow the arithmetic of sizes.
 private let maximumSize = 1 << 20
 
 private func sides(_ name: String, _ values: [Int]) throws -> Padding {
@@ -86,9 +103,20 @@ extension OpRegistry {
         $0[1].plain(), bias: $0.optional(2), try $1.options("conv2d"))
     },
     OpEntry("conv_transpose2d", 2...3, Conv2dOptions(), "transposed 2-D convolution") {
-      try requireFloats("conv_transpose2d", $0)
-      return try $0[0].convTranspose2d(
-        $0[1].plain(), bias: $0.optional(2), try $1.options("conv_transpose2d"))
+      let name = "conv_transpose2d"
+      try requireFloats(name, $0)
+      let options = try $1.options(name)
+      if $0[0].rank == 4, $0[1].rank == 4 {
+        let (map, kernel, stride) = ($0[0].shape, $0[1].shape, options.stride)
+        try requireSize(
+          name,
+          [
+            map[0], kernel[1] * options.groups,
+            map[2] * stride.height + kernel[2] * options.dilation.height,
+            map[3] * stride.width + kernel[3] * options.dilation.width,
+          ])
+      }
+      return try $0[0].convTranspose2d($0[1].plain(), bias: $0.optional(2), options)
     },
     OpEntry("max_pool2d", 1...1, PoolOptions(), "max pooling; stride null means kernel") {
       try $0[0].pool2d($1.options("max_pool2d", max: true))
@@ -120,10 +148,25 @@ extension OpRegistry {
     OpEntry("log_softmax", 1...1, AxisOptions(), "x - log sum e^x along an axis") {
       try $0[0].logSoftmax(axis: $1.axis)
     },
-    OpEntry("dropout", 1...1, DropoutOptions(), "elements 0 with probability p, the others / (1 - p)") {
+    OpEntry(
+      "dropout", 1...1, DropoutOptions(), "elements 0 with probability p, the others / (1 - p)"
+    ) {
       try $0[0].dropout(
         probability: $1.probability, seed: UInt64(bitPattern: Int64($1.seed)),
         stream: UInt64(bitPattern: Int64($1.stream)))
+    },
+  ]
+
+  static let normalizations: [OpEntry] = [
+    OpEntry(
+      "group_norm", 1...3, GroupNormOptions(),
+      "mean 0 and variance 1 per image and group of channels: input, weight, bias"
+    ) {
+      try $0[0].groupNorm(
+        groups: $1.groups, weight: $0.optional(1), bias: $0.optional(2), epsilon: $1.eps)
+    },
+    OpEntry("adaptive_avg_pool2d", 1...1, SizeOptions(), "means over size cells") {
+      try $0[0].adaptiveAveragePool2d(size("adaptive_avg_pool2d", "size", $1.size))
     },
   ]
 }

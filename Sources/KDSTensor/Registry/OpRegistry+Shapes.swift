@@ -70,9 +70,11 @@ extension OpRegistry {
     OpEntry("select", 1...1, SelectOptions(), "the part at one position of an axis") {
       try $0[0].selected(axis: $1.axis, index: $1.index)
     },
-    OpEntry("split", 1...1, SplitOptions(), "parts of the given sizes along an axis", all: {
-      try $0[0].split($1.sizes, axis: $1.axis)
-    }),
+    OpEntry(
+      "split", 1...1, SplitOptions(), "parts of the given sizes along an axis",
+      all: {
+        try $0[0].split($1.sizes, axis: $1.axis)
+      }),
     OpEntry("index_select", 2...2, AxisOptions(axis: 0), "slices of an axis by 1-D int64 index") {
       try $0[0].indexSelected(axis: $1.axis, $0[1])
     },
@@ -85,7 +87,9 @@ extension OpRegistry {
     OpEntry("nonzero", 1...1, "(count, rank) int64 positions of the elements that are not 0") {
       try $0[0].nonzero()
     },
-    OpEntry("pad", 1...1, PadOptions(), "value around the tensor; pads has [before, after] per axis") {
+    OpEntry(
+      "pad", 1...1, PadOptions(), "value around the tensor; pads has [before, after] per axis"
+    ) {
       inputs, options in
       guard options.pads.allSatisfy({ $0.count == 2 }) else {
         throw KDSError.argument("pad: pads must hold [before, after] per axis, got \(options.pads)")
@@ -110,10 +114,13 @@ extension OpRegistry {
     OpEntry("var", 1...1, VarianceOptions(), "variance over axes; unbiased divides by n - 1") {
       try $0[0].variance(axes: $1.axes, unbiased: $1.unbiased, keepDims: $1.keepDims)
     },
-    OpEntry("max", 1...1, ReduceOptions(), "largest over axes; gradient to the first of equal ones") {
+    OpEntry("max", 1...1, ReduceOptions(), "largest over axes; gradient to the first of equal ones")
+    {
       try $0[0].maximum(axes: $1.axes, keepDims: $1.keepDims)
     },
-    OpEntry("min", 1...1, ReduceOptions(), "smallest over axes; gradient to the first of equal ones") {
+    OpEntry(
+      "min", 1...1, ReduceOptions(), "smallest over axes; gradient to the first of equal ones"
+    ) {
       try $0[0].minimum(axes: $1.axes, keepDims: $1.keepDims)
     },
     OpEntry("argmax", 1...1, ArgOptions(), "int64 index of the first largest along an axis") {

@@ -12,7 +12,8 @@ public enum OpRegistry {
     _ name: String, _ inputs: [Tensor], attributes: String = ""
   ) throws -> [Tensor] {
     guard let entry = table[name] else {
-      throw KDSError.argument("unknown operation \"\(name)\"; known: \(names.joined(separator: ", "))")
+      throw KDSError.argument(
+        "unknown operation \"\(name)\"; known: \(names.joined(separator: ", "))")
     }
     guard entry.inputs.contains(inputs.count) else {
       throw KDSError.argument(
@@ -42,7 +43,7 @@ public enum OpRegistry {
 
   private static let table: [String: OpEntry] = {
     let groups = [
-      elementwise, reductions, shapes, indexing, layers, maps, losses, boxes,
+      elementwise, reductions, shapes, indexing, layers, normalizations, maps, losses, boxes,
     ]
     let entries = groups.flatMap { $0 }
     return Dictionary(uniqueKeysWithValues: entries.map { ($0.name, $0) })

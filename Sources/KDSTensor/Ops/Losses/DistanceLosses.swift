@@ -33,9 +33,10 @@ extension Tensor {
   /// sides and adds nothing.
   private func difference(
     _ name: String, _ other: Tensor, _ reduction: Reduction,
-    _ kernel: @escaping (
-      UnsafePointer<Float>, UnsafePointer<Float>, Int, Float, UnsafeMutablePointer<Float>?
-    ) -> Double
+    _ kernel:
+      @escaping (
+        UnsafePointer<Float>, UnsafePointer<Float>, Int, Float, UnsafeMutablePointer<Float>?
+      ) -> Double
   ) throws -> Tensor {
     let whole = reduction == .none ? try plain() : self
     let (a, b) = try lossPair(name, whole, other)

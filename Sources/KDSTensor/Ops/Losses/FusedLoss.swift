@@ -91,7 +91,8 @@ func lossRows(_ name: String, _ tensor: Tensor, columns: Int? = nil) throws -> T
   try requireFloats(name, [tensor])
   guard tensor.rank == 2, tensor.shape[1] > 0, columns == nil || tensor.shape[1] == columns else {
     throw KDSError.shape(
-      "\(name): needs a tensor (rows, \(columns.map(String.init) ?? "classes")), got \(tensor.shape)")
+      "\(name): needs a tensor (rows, \(columns.map(String.init) ?? "classes")), got \(tensor.shape)"
+    )
   }
   return try tensor.plain()
 }
