@@ -47,10 +47,15 @@ public final class RawBatch {
     guard c > 0, h > 0, w > 0, h <= 1 << 16, w <= 1 << 16, c <= 64 else {
       throw KDSError.shape("images[\(index)]: (C, H, W) = (\(c), \(h), \(w)) is not an image")
     }
+    let count: Int
+    switch image.pixels {
+    case .bytes(let values): count = values.count
+    case .floats(let values): count = values.count
+    }
+    guard count == c * h * w else {
+      throw KDSError.shape("images[\(index)]: \(count) values for (C, H, W) = (\(c), \(h), \(w))")
+    }
     if case .floats(let values) = image.pixels {
-      guard values.count == c * h * w else {
-        throw KDSError.shape("images[\(index)]: \(values.count) values for (\(c), \(h), \(w))")
-      }
       let broken = values.withUnsafeBufferPointer {
         Kernels.anyNonFinite($0.baseAddress!, values.count)
       }

@@ -79,7 +79,9 @@ public final class Trainer {
   private func runForward(_ batch: RawBatch, _ teacherBatch: RawBatch?) throws {
     let seed = stepSeed()
     student.setTraining(true)
+    // Connectors and the caller's own tensors too: a step that was refused may have left some.
     student.clearGradients()
+    for (_, tensor) in trainedParameters() { tensor.gradient = nil }
     guard let pupil = student as? FasterRCNN else {
       let losses = try student.losses(student.prepare(batch), seed: seed)
       pending = PendingStep(terms: losses.map { LossTerm(name: $0.name, tensor: $0.tensor, weight: 1) })

@@ -26,7 +26,9 @@ public struct ScheduleConfiguration: Codable, Equatable {
       throw KDSError.argument(
         "schedule: \"\(name)\" is none of \"constant\", \"step\", \"linear\", \"cosine\"")
     }
-    guard total_steps >= 0, warmup_steps >= 0, gamma.isFinite, final_factor.isFinite else {
+    guard total_steps >= 0, warmup_steps >= 0, gamma.isFinite, final_factor.isFinite,
+      warmup_start.isFinite
+    else {
       throw KDSError.argument("schedule: steps must not be negative and factors finite")
     }
     guard total_steps > 0 || name == "constant" || name == "step" else {
