@@ -9,5 +9,13 @@ public func makeDetector(_ json: String, seed: UInt64) throws -> any Detector {
     throw KDSError.argument(
       "detector: \"\(configuration.detector)\" is not known; there is \"faster_rcnn\"")
   }
-  return try FasterRCNN(configuration, seed: seed)
+  let model = try FasterRCNN(configuration, seed: seed)
+  try applyStructure(surgeryRecord(configuration.surgery), to: model)
+  return model
+}
+
+/// The surgery that a configuration records as text; none when it is empty.
+public func surgeryRecord(_ text: String) throws -> SurgeryRecord {
+  if text.isEmpty { return SurgeryRecord() }
+  return try StrictJSON.decode(SurgeryRecord.self, text, what: "surgery")
 }
