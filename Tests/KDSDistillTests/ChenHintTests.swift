@@ -92,7 +92,7 @@ import Testing
     #expect(a.shape == [1, 512, 38, 4] && b.shape == a.shape)
     #expect(try b.values() == teacher.values())
     #expect(connect.report.space == "cropped to 38x4 (student 39x5, teacher 38x4)")
-    try Tape.backward(from: ChenLosses.hint(student: a, teacher: b, absolute: false, mean: true))
+    try Tape.backward(from: a.hint(teacher: b, reduction: .mean))
     let gradient = try #require(student.gradient).values()
     // The last row and column were cut off, so nothing comes back there.
     for row in 0..<39 {
@@ -180,10 +180,10 @@ import Testing
     let slope = differences.map { absolute ? ($0 > 0 ? 1 : -1) : 2 * $0 }
     for layout in [Layout.plain, .blocked(8), .blocked(16)] {
       for mean in [false, true] {
-        let student = try v.inLayout(layout)
+        let student = try v.copied().inLayout(layout)
         student.requiresGrad = true
-        let loss = try ChenLosses.hint(
-          student: student, teacher: z, absolute: absolute, mean: mean)
+        let loss = try student.hint(
+          teacher: z, distance: absolute ? .l1 : .l2, reduction: mean ? .mean : .sum)
         try Tape.backward(from: loss)
         let scale: Float = mean ? 1 / Float(v.count) : 1
         // 360 terms in single precision.
@@ -193,6 +193,6 @@ import Testing
         #expect(z.gradient == nil)
       }
     }
-    #expect(try ChenLosses.hint(student: v, teacher: v, absolute: absolute, mean: true).item == 0)
+    #expect(try v.hint(teacher: v, distance: absolute ? .l1 : .l2, reduction: .mean).item == 0)
   }
 }

@@ -228,9 +228,8 @@ import Testing
     try trainer.forward(Tiny.batch(1))
     let names = try trainer.pendingTaps().map(\.name)
     #expect(names.contains("student.backbone.layer3") && names.contains("teacher.roi.box_deltas"))
-    let term = try own.scalarLoss("own") { gradient in
-      gradient?.update(repeating: 3, count: 2)
-      return 5
+    let term = Tape.record(try Tensor.scalar(5), "own", [own]) { _ in
+      [try Tensor(filled: 3 * 2, shape: [2])]
     }
     try trainer.finish(extra: [LossTerm(name: "own", tensor: term, weight: 2)])
     #expect(trainer.metric("own") == 10)
