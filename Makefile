@@ -101,19 +101,20 @@ exports: native
 
 lint: venv
 	$(SWIFT) format lint --strict --recursive Package.swift Sources Tests
-	$(VENV)/bin/ruff check python tools setup.py
-	$(VENV)/bin/ruff format --check python tools setup.py
+	$(VENV)/bin/ruff check python tools examples benchmarks setup.py
+	$(VENV)/bin/ruff format --check python tools examples benchmarks setup.py
 	$(PYTHON) tools/generate_signatures.py --check
 	$(PYTHON) tools/lint.py
 
 format: venv
 	$(SWIFT) format --in-place --recursive Package.swift Sources Tests
-	$(VENV)/bin/ruff check --quiet --fix python tools setup.py
-	$(VENV)/bin/ruff format --quiet python tools setup.py
+	$(VENV)/bin/ruff check --quiet --fix python tools examples benchmarks setup.py
+	$(VENV)/bin/ruff format --quiet python tools examples benchmarks setup.py
 	$(PYTHON) tools/generate_signatures.py
 
+# Beside PyTorch when the environment has it (pip install '.[torch]').
 bench: system native venv
-	$(VENV)/bin/kdswift bench
+	$(VENV)/bin/python benchmarks/step.py
 
 clean:
 	rm -rf .build .build-* .venv .stamps build dist $(LIB) python/*.egg-info

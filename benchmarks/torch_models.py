@@ -1,10 +1,12 @@
-"""The benchmarked detectors in PyTorch: same layers and sizes, torchvision's detection code around them.
+"""The benchmarked detectors in PyTorch: same layers and sizes, torchvision's code around them.
 
-torchvision's proposal network has one sigmoid logit per anchor where ours has two softmax logits; everything
-else that takes time is alike.
+torchvision's proposal network has one sigmoid logit per anchor where ours has two softmax logits;
+everything else that takes time is alike.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import torch
 import torchvision
@@ -39,7 +41,7 @@ class Block(nn.Module):
 
 
 def resnet_small(state: dict) -> nn.Module:
-    """The backbone whose weights `state` holds ("backbone.layer1.0.conv1.weight", …), read from its shapes."""
+    """The backbone of these weights ("backbone.conv1.weight", …), read from their shapes."""
     stem = state["backbone.conv1.weight"].shape[0]
     layers: list[nn.Module] = [
         nn.Conv2d(3, stem, 3, 2, 1, bias=False),
@@ -65,7 +67,7 @@ class BoxHead(nn.Module):
 
     def __init__(self, widths: list[int]) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:]))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = x.flatten(1)
@@ -76,7 +78,7 @@ class BoxHead(nn.Module):
 
 def detector(ours, channels_last: bool) -> nn.Module:
     """The same detector as `ours` (a kdswift Faster R-CNN)."""
-    state = {name: value for name, value in ours.state_dict().items()}
+    state = dict(ours.state_dict())
     config = ours.configuration
     if config["backbone"]["name"] == "vgg16":
         body = torchvision.models.vgg16(weights=None).features[:-1]
@@ -87,7 +89,7 @@ def detector(ours, channels_last: bool) -> nn.Module:
     anchors = AnchorGenerator((tuple(config["anchor_sizes"]),), (ratios,))
     hidden = [state[k].shape for k in state if ".box_head." in k and k.endswith("weight")]
     widths = [hidden[0][1]] + [shape[0] for shape in hidden]
-    side = int(round((hidden[0][1] / body.out_channels) ** 0.5))
+    side = round((hidden[0][1] / body.out_channels) ** 0.5)
     rpn, roi = config["rpn"], config["roi"]
     head = RPNHead(body.out_channels, anchors.num_anchors_per_location()[0])
     width = state["rpn.head.conv.weight"].shape[0]

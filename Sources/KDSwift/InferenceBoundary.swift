@@ -41,7 +41,8 @@ public func kds_batch_create(
       let pixels = try readPixels(
         try required(images, "images")[index], try required(dtypes, "dtypes")[index], index,
         size.channels * size.height * size.width)
-      let boxCount = try box_counts.map { try checked($0[index], "box_counts", in: 0...1 << 20) } ?? 0
+      let boxCount =
+        try box_counts.map { try checked($0[index], "box_counts", in: 0...1 << 20) } ?? 0
       let boxValues = try boxCount == 0 ? [] : read(boxes, "boxes", 4 * taken, 4 * boxCount)
       let labelValues = try boxCount == 0 ? [] : read(labels, "labels", taken, boxCount)
       taken += boxCount

@@ -141,7 +141,9 @@ public func kds_detector_load(
   boundary {
     let model = try KDSwift.detector(detector)
     let (name, value) = (try text(name, "name"), try tensor(value, "value"))
-    guard let target = (model.namedParameters() + model.namedBuffers()).first(where: { $0.name == name })
+    guard
+      let target = (model.namedParameters() + model.namedBuffers()).first(where: { $0.name == name }
+      )
     else { throw KDSError.argument("load: the model has no parameter or buffer \"\(name)\"") }
     guard target.tensor.shape == value.shape, value.dtype == .float32 else {
       throw KDSError.shape(
@@ -213,7 +215,9 @@ public func kds_detector_flops(
     let model = try KDSwift.detector(detector)
     let size = Size2(
       try checked(height, "height", in: 1...1 << 14), try checked(width, "width", in: 1...1 << 14))
-    try required(out_flops, "out_flops").pointee = try layerCosts(model, size).reduce(0) { $0 + $1.flops }
+    try required(out_flops, "out_flops").pointee = try layerCosts(model, size).reduce(0) {
+      $0 + $1.flops
+    }
   }
 }
 

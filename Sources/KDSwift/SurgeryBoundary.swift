@@ -78,7 +78,8 @@ private func layerRanks(_ value: JSONValue) throws -> TuckerRanks {
     }
     return Int(number)
   }
-  return TuckerRanks(input: numbers.count == 2 ? numbers[0] : nil, output: numbers[numbers.count - 1])
+  return TuckerRanks(
+    input: numbers.count == 2 ? numbers[0] : nil, output: numbers[numbers.count - 1])
 }
 
 private func surgerySize(_ options: SurgeryOptions, _ model: any Detector) throws -> Size2 {

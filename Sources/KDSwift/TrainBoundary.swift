@@ -99,7 +99,8 @@ public func kds_trainer_finish(
     }
     let terms = try (0..<number).map { index in
       LossTerm(
-        name: names[index], tensor: try tensor(try required(losses, "losses")[index], "losses[\(index)]"),
+        name: names[index],
+        tensor: try tensor(try required(losses, "losses")[index], "losses[\(index)]"),
         weight: 1)
     }
     try target.finish(extra: terms)

@@ -122,9 +122,10 @@ import Testing
     for (row, label) in zip(pass.rcn.positiveRows, pass.rcn.positiveClasses) {
       #expect(labels[row] == Int64(label) && label > 0)
     }
-    #expect(try model.losses(pass).map(\.name) == [
-      "loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg",
-    ])
+    #expect(
+      try model.losses(pass).map(\.name) == [
+        "loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg",
+      ])
   }
 
   @Test func thePassFollowsTheSeed() throws {
@@ -139,7 +140,10 @@ import Testing
 
   /// Approximate joint training: the region head teaches the backbone, but not the proposal network.
   @Test func eachLossReachesItsOwnParts() throws {
-    for (index, own, other) in [(0, "rpn", "roi_heads"), (1, "rpn", "roi_heads"), (2, "roi_heads", "rpn"), (3, "roi_heads", "rpn")] {
+    for (index, own, other) in [
+      (0, "rpn", "roi_heads"), (1, "rpn", "roi_heads"), (2, "roi_heads", "rpn"),
+      (3, "roi_heads", "rpn"),
+    ] {
       let model = try tinyDetector()
       let losses = try model.losses(model.prepare(tinyBatch()), seed: 3)
       try Tape.backward(from: losses[index].tensor)

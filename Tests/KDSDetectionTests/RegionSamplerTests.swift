@@ -20,7 +20,9 @@ import Testing
   }
 
   /// Boxes inside (0, 0, 10, 10) with IoU h / 10.
-  private func proposals(_ heights: [Float]) -> [Float] { heights.flatMap { [0, 0, 10, $0] as [Float] } }
+  private func proposals(_ heights: [Float]) -> [Float] {
+    heights.flatMap { [0, 0, 10, $0] as [Float] }
+  }
 
   private func rows(_ regions: SampledRegions) throws -> [[Float]] {
     let values = try regions.rois.values()

@@ -116,7 +116,8 @@ import Testing
     #expect(try refusal(teacher: fewer).contains("[8.0, 14.0]"))
     // Without the proposal network's terms the anchors do not matter.
     let trainer = try Trainer(
-      student: Tiny.detector(1), teachers: [teacher], options: Tiny.options([chen { $0.rpn = false }]))
+      student: Tiny.detector(1), teachers: [teacher],
+      options: Tiny.options([chen { $0.rpn = false }]))
     try train(trainer, steps: 1)
     #expect(trainer.metric("distill_rcn_regression").isFinite)
   }

@@ -17,7 +17,9 @@ import Testing
     let first = trainer.metrics
     for _ in 1..<steps { try trainer.step(batch) }
     return Dictionary(
-      uniqueKeysWithValues: first.map { ($0.name, (first: $0.value, last: trainer.metric($0.name))) })
+      uniqueKeysWithValues: first.map {
+        ($0.name, (first: $0.value, last: trainer.metric($0.name)))
+      })
   }
 
   @Test func plainTrainingLearnsAScene() throws {

@@ -8,7 +8,9 @@ import Testing
 @Suite struct ResumeTests {
   private func copy(_ from: Module, to: Module) throws {
     let values = Dictionary(
-      uniqueKeysWithValues: (from.namedParameters() + from.namedBuffers()).map { ($0.name, $0.tensor) })
+      uniqueKeysWithValues: (from.namedParameters() + from.namedBuffers()).map {
+        ($0.name, $0.tensor)
+      })
     for (name, tensor) in to.namedParameters() + to.namedBuffers() {
       tensor.floats.update(from: values[name]!.floats, count: tensor.count)
       tensor.markChanged()
@@ -82,7 +84,8 @@ import Testing
     let trainer = try Trainer(
       student: student, teachers: [Tiny.teacher()], options: Tiny.options([chen()]))
     try train(trainer, steps: 1)
-    let bias = student.roiHead.namedParameters().first { $0.name.hasSuffix("cls_score.bias") }!.tensor
+    let bias = student.roiHead.namedParameters().first { $0.name.hasSuffix("cls_score.bias") }!
+      .tensor
     let good = bias.floats[0]
     bias.floats[0] = .infinity
     let before = (try bits(student), try bits(trainer.state()))

@@ -58,9 +58,10 @@ import Testing
     #expect(differences(before, try bits(teacher)) == [])
     #expect(differences(said, try outputs()) == [])
     #expect(teacher.namedParameters().allSatisfy { $0.tensor.gradient == nil })
-    #expect(!trainer.trainedParameters().contains { entry in
-      teacher.namedParameters().contains { $0.tensor === entry.tensor }
-    })
+    #expect(
+      !trainer.trainedParameters().contains { entry in
+        teacher.namedParameters().contains { $0.tensor === entry.tensor }
+      })
   }
 
   /// Batch normalization in a teacher would move its statistics if the teacher ran in training mode.

@@ -49,7 +49,8 @@ import Testing
     #expect(root.namedModules().allSatisfy { !$0.module.isTraining })
     for entry in root.namedParameters() { entry.tensor.gradient = try Tensor.zeros([1]) }
     root.setRequiresGrad(false)
-    #expect(root.namedParameters().allSatisfy { !$0.tensor.requiresGrad && $0.tensor.gradient == nil })
+    #expect(
+      root.namedParameters().allSatisfy { !$0.tensor.requiresGrad && $0.tensor.gradient == nil })
     root.setRequiresGrad(true)
     #expect(root.namedParameters().allSatisfy { $0.tensor.requiresGrad })
     for entry in root.namedParameters() { entry.tensor.gradient = try Tensor.zeros([1]) }

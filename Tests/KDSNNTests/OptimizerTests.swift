@@ -53,7 +53,8 @@ import Testing
     #expect(gap(try bias.values(), try fixture.floats("optimizers/\(name)_bias")) < 3e-6)
     let kinds = Set(optimizer.state.keys.map { $0.split(separator: "/")[0] })
     let expected: Set<Substring> =
-      name.hasPrefix("adam") ? ["first", "second", "steps"] : name == "sgd_plain" ? [] : ["momentum"]
+      name.hasPrefix("adam")
+      ? ["first", "second", "steps"] : name == "sgd_plain" ? [] : ["momentum"]
     #expect(kinds == expected)
   }
 

@@ -75,7 +75,8 @@ import Testing
     for bad in [
       schedule("exponential"), schedule("cosine"), schedule("linear"),
       schedule("constant") { $0.warmup_steps = -1 }, schedule("step") { $0.gamma = .nan },
-      schedule("step") { $0.total_steps = -1 }, schedule("constant") { $0.final_factor = .infinity },
+      schedule("step") { $0.total_steps = -1 },
+      schedule("constant") { $0.final_factor = .infinity },
       schedule("constant") { $0.warmup_start = .nan },
     ] {
       #expect(throws: KDSError.self, "\(bad)") { try bad.check() }

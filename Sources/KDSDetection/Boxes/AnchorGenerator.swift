@@ -14,7 +14,8 @@ public struct AnchorGenerator: Equatable {
   public init(sizes: [Float], ratios: [Float]) throws {
     guard !sizes.isEmpty, !ratios.isEmpty, (sizes + ratios).allSatisfy({ $0 > 0 && $0.isFinite })
     else {
-      throw KDSError.argument("anchors: sizes \(sizes) and ratios \(ratios) must be positive numbers")
+      throw KDSError.argument(
+        "anchors: sizes \(sizes) and ratios \(ratios) must be positive numbers")
     }
     self.sizes = sizes
     self.ratios = ratios

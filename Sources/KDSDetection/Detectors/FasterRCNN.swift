@@ -154,7 +154,8 @@ public final class FasterRCNN: Module, Detector {
       let (logits, deltas) = try roiHead(map, rois)
       let finish = RoIPostprocessing(configuration: configuration.roi, options: options)
       return try finish.detections(
-        logits: logits, deltas: deltas, rois: rois, counts: boxes.map { $0.count / 4 }, batch: batch)
+        logits: logits, deltas: deltas, rois: rois, counts: boxes.map { $0.count / 4 }, batch: batch
+      )
     }
   }
 
@@ -184,14 +185,17 @@ public final class FasterRCNN: Module, Detector {
 
   private static func check(_ c: FasterRCNNConfiguration) throws {
     guard c.num_classes >= 2, c.num_classes <= 100_000 else {
-      throw KDSError.argument("num_classes: \(c.num_classes) must be at least 2 (background counts)")
+      throw KDSError.argument(
+        "num_classes: \(c.num_classes) must be at least 2 (background counts)")
     }
     guard c.class_names.isEmpty || c.class_names.count == c.num_classes else {
       throw KDSError.argument(
-        "class_names: \(c.class_names.count) names for num_classes = \(c.num_classes) (background counts)")
+        "class_names: \(c.class_names.count) names for num_classes = \(c.num_classes) (background counts)"
+      )
     }
     guard c.image_min > 0, c.image_max >= c.image_min, c.image_max <= 1 << 14 else {
-      throw KDSError.argument("image size: min \(c.image_min) and max \(c.image_max) must be 0 < min <= max")
+      throw KDSError.argument(
+        "image size: min \(c.image_min) and max \(c.image_max) must be 0 < min <= max")
     }
     guard c.size_divisor > 0, c.size_divisor <= 1024 else {
       throw KDSError.argument("size_divisor: \(c.size_divisor) must be positive")
@@ -200,14 +204,16 @@ public final class FasterRCNN: Module, Detector {
       c.image_std.allSatisfy({ $0 > 0 })
     else {
       throw KDSError.argument(
-        "image_mean and image_std need \(c.backbone.in_channels) entries (in_channels), std positive")
+        "image_mean and image_std need \(c.backbone.in_channels) entries (in_channels), std positive"
+      )
     }
     guard c.rpn.batch > 0, c.roi.batch > 0, c.roi.max_detections > 0, c.rpn.post_nms_test > 0,
       c.rpn.post_nms_train > 0, c.rpn.pre_nms_test > 0, c.rpn.pre_nms_train > 0
     else {
       throw KDSError.argument("rpn and roi: batch sizes and limits must be positive")
     }
-    guard c.roi.pool_size >= 0, c.roi.pool_size <= 64, c.roi.dropout < 1, c.roi.sampling_ratio <= 64,
+    guard c.roi.pool_size >= 0, c.roi.pool_size <= 64, c.roi.dropout < 1,
+      c.roi.sampling_ratio <= 64,
       c.roi.hidden.allSatisfy({ $0 > 0 && $0 <= 1 << 16 }), c.rpn.channels <= 1 << 14
     else {
       throw KDSError.argument("roi: pool_size, hidden and dropout are out of range")

@@ -43,10 +43,13 @@ public struct ImagePreparation {
       (y: Float(size.height) / Float(image.height), x: Float(size.width) / Float(image.width))
     }
     let boxes = zip(batch.images, scales).map { image, scale in
-      image.boxes.enumerated().map { $0.offset % 2 == 0 ? $0.element * scale.x : $0.element * scale.y }
+      image.boxes.enumerated().map {
+        $0.offset % 2 == 0 ? $0.element * scale.x : $0.element * scale.y
+      }
     }
     return PreparedBatch(
-      images: images, sizes: sizes, scales: scales, boxes: boxes, labels: batch.images.map(\.labels))
+      images: images, sizes: sizes, scales: scales, boxes: boxes, labels: batch.images.map(\.labels)
+    )
   }
 
   private func fill(
@@ -80,7 +83,9 @@ public struct ImagePreparation {
     var plane = [Float](repeating: 0, count: area)
     var resized = [Float](repeating: 0, count: size.height * size.width)
     for channel in 0..<channels {
-      for pixel in 0..<area { plane[pixel] = (value(channel, pixel) - mean[channel]) / deviation[channel] }
+      for pixel in 0..<area {
+        plane[pixel] = (value(channel, pixel) - mean[channel]) / deviation[channel]
+      }
       Kernels.bilinearForward(
         plane,
         map: MapGeometry(images: 1, channels: 1, height: image.height, width: image.width),

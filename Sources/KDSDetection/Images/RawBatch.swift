@@ -75,14 +75,19 @@ public final class RawBatch {
 
   private static func check(_ image: RawImage, _ index: Int, _ box: Int) throws {
     let b = image.boxes[4 * box..<4 * box + 4]
-    let (x1, y1, x2, y2) = (b[b.startIndex], b[b.startIndex + 1], b[b.startIndex + 2], b[b.startIndex + 3])
+    let (x1, y1, x2, y2) = (
+      b[b.startIndex], b[b.startIndex + 1], b[b.startIndex + 2], b[b.startIndex + 3]
+    )
     let place = "targets[\(index)]: box \(box) = (\(x1), \(y1), \(x2), \(y2))"
     guard x1.isFinite, y1.isFinite, x2.isFinite, y2.isFinite else {
       throw KDSError.argument("\(place) is not finite")
     }
-    guard x2 > x1, y2 > y1 else { throw KDSError.argument("\(place) has no area (x1 < x2, y1 < y2)") }
+    guard x2 > x1, y2 > y1 else {
+      throw KDSError.argument("\(place) has no area (x1 < x2, y1 < y2)")
+    }
     guard x1 >= 0, y1 >= 0, x2 <= Float(image.width), y2 <= Float(image.height) else {
-      throw KDSError.argument("\(place) is outside the image of \(image.width) x \(image.height) pixels")
+      throw KDSError.argument(
+        "\(place) is outside the image of \(image.width) x \(image.height) pixels")
     }
   }
 }

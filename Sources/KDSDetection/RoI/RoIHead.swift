@@ -23,7 +23,8 @@ public final class RoIHead: Module {
     sizes: RoIHeadSizes, configuration: RoIConfiguration, _ initializer: Initializer
   ) throws {
     guard ["align", "pool"].contains(configuration.pool) else {
-      throw KDSError.argument("roi.pool: \"\(configuration.pool)\" is neither \"align\" nor \"pool\"")
+      throw KDSError.argument(
+        "roi.pool: \"\(configuration.pool)\" is neither \"align\" nor \"pool\"")
     }
     guard configuration.box_std.count == 4, configuration.box_std.allSatisfy({ $0 > 0 }) else {
       throw KDSError.argument("roi.box_std: \(configuration.box_std) must be 4 positive numbers")

@@ -44,7 +44,8 @@ public final class FeatureConnector: Module {
     if abs(from[0] - to[0]) <= 1 && abs(from[1] - to[1]) <= 1 {
       // Rounding and padding of unlike backbones put the maps off by one: the border is dropped.
       let size = Size2(min(from[0], to[0]), min(from[1], to[1]))
-      spatialNote = "cropped to \(size) (student \(Size2(from[0], from[1])), teacher \(Size2(to[0], to[1])))"
+      spatialNote =
+        "cropped to \(size) (student \(Size2(from[0], from[1])), teacher \(Size2(to[0], to[1])))"
       return (try map.cropped(size), try Tape.withoutGrad { try teacherMap.cropped(size) })
     }
     spatialNote = "student \(Size2(from[0], from[1])) resized to teacher \(Size2(to[0], to[1]))"

@@ -152,7 +152,8 @@ public final class Chen2017: DistillationPart {
 
   private static func find(_ name: String, _ features: [Feature]) throws -> Tensor {
     guard let found = features.first(where: { $0.name == name }) else {
-      throw KDSError.runtime("hint: feature \"\(name)\" was not computed; there are \(features.map(\.name))")
+      throw KDSError.runtime(
+        "hint: feature \"\(name)\" was not computed; there are \(features.map(\.name))")
     }
     return found.tensor
   }
@@ -186,7 +187,8 @@ public final class Chen2017: DistillationPart {
       throw KDSError.argument(
         "chen2017: anchors differ: student sizes \(own.sizes), ratios \(own.ratios) at \(student.configuration.image_min) px; "
           + "teacher sizes \(other.sizes), ratios \(other.ratios) at \(teacher.configuration.image_min) px. "
-          + "Sizes must be in proportion to the input (student \(other.sizes.map { $0 * ratio })), or use rpn=False")
+          + "Sizes must be in proportion to the input (student \(other.sizes.map { $0 * ratio })), or use rpn=False"
+      )
     }
   }
 }

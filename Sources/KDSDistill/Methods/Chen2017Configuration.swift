@@ -38,10 +38,12 @@ public struct Chen2017Configuration: Codable, Equatable {
 
   func check() throws {
     guard ["weighted", "plain", ""].contains(classification) else {
-      throw KDSError.argument("chen2017.classification: \"\(classification)\" is none of \"weighted\", \"plain\", \"\"")
+      throw KDSError.argument(
+        "chen2017.classification: \"\(classification)\" is none of \"weighted\", \"plain\", \"\"")
     }
     guard ["bounded", "l2", ""].contains(regression) else {
-      throw KDSError.argument("chen2017.regression: \"\(regression)\" is none of \"bounded\", \"l2\", \"\"")
+      throw KDSError.argument(
+        "chen2017.regression: \"\(regression)\" is none of \"bounded\", \"l2\", \"\"")
     }
     guard ["l2", "l1"].contains(hint_distance), ["mean", "sum"].contains(hint_reduction) else {
       throw KDSError.argument(

@@ -35,7 +35,9 @@ public struct TeacherPass {
   }
 
   /// The teacher's region head on the student's regions: class logits (R, K) and offsets (R, 4K).
-  public func regionOutputs(of pass: FasterRCNNTrainingPass) throws -> (logits: Tensor, deltas: Tensor) {
+  public func regionOutputs(of pass: FasterRCNNTrainingPass) throws -> (
+    logits: Tensor, deltas: Tensor
+  ) {
     let map = features[features.count - 1].tensor
     return try Tape.withoutGrad { try teacher.roiHead(map, rois(of: pass)) }
   }

@@ -24,11 +24,13 @@ public final class Trainer {
     student: any Detector, teachers: [any Detector], options: TrainerOptions
   ) throws {
     guard !teachers.contains(where: { $0 === student }) else {
-      throw KDSError.argument("teacher: the student cannot be its own teacher; load or clone another model")
+      throw KDSError.argument(
+        "teacher: the student cannot be its own teacher; load or clone another model")
     }
     try options.common.schedule.check()
     guard options.common.clip_norm >= 0, options.common.clip_norm.isFinite else {
-      throw KDSError.argument("clip_norm: \(options.common.clip_norm) must be finite and not negative")
+      throw KDSError.argument(
+        "clip_norm: \(options.common.clip_norm) must be finite and not negative")
     }
     self.student = student
     self.teachers = teachers
@@ -48,14 +50,16 @@ public final class Trainer {
     if wanted.isEmpty { return [] }
     guard !teachers.isEmpty else { throw KDSError.argument("method: distillation needs a teacher") }
     guard let pupil = student as? FasterRCNN else {
-      throw KDSError.argument("chen2017: the student must be a Faster R-CNN, not \(type(of: student))")
+      throw KDSError.argument(
+        "chen2017: the student must be a Faster R-CNN, not \(type(of: student))")
     }
     let initializer = Initializer(
       seed: UInt64(bitPattern: Int64(options.common.seed)), stream: RandomStream.connectors)
     return try wanted.flatMap { configuration in
       try teachers.enumerated().map { index, teacher in
         guard let teacher = teacher as? FasterRCNN else {
-          throw KDSError.argument("chen2017: the teacher must be a Faster R-CNN, not \(type(of: teacher))")
+          throw KDSError.argument(
+            "chen2017: the teacher must be a Faster R-CNN, not \(type(of: teacher))")
         }
         let part = try Chen2017(
           configuration, student: pupil, teacher: teacher, share: 1 / Float(teachers.count),
@@ -84,7 +88,8 @@ public final class Trainer {
     for (_, tensor) in trainedParameters() { tensor.gradient = nil }
     guard let pupil = student as? FasterRCNN else {
       let losses = try student.losses(student.prepare(batch), seed: seed)
-      pending = PendingStep(terms: losses.map { LossTerm(name: $0.name, tensor: $0.tensor, weight: 1) })
+      pending = PendingStep(
+        terms: losses.map { LossTerm(name: $0.name, tensor: $0.tensor, weight: 1) })
       return
     }
     let passes = try teachers.map { teacher -> TeacherPass in
@@ -105,7 +110,8 @@ public final class Trainer {
   /// Taps of the pending step: "student.NAME" on the tape, "teacher.NAME" (of the first teacher) off it.
   public func pendingTaps() throws -> [(name: String, tensor: Tensor)] {
     guard let pending, let pass = pending.pass else {
-      throw KDSError.argument("taps: there is no pending step of a detector with taps; call forward first")
+      throw KDSError.argument(
+        "taps: there is no pending step of a detector with taps; call forward first")
     }
     var taps = pass.features.map { ("student.backbone.\($0.name)", $0.tensor) }
     taps += [
@@ -211,7 +217,8 @@ public final class Trainer {
 
   private func stepSeed() -> UInt64 {
     var mix = CounterRandom(
-      seed: UInt64(bitPattern: Int64(options.common.seed)), stream: 1 << 50, position: UInt64(stepCount))
+      seed: UInt64(bitPattern: Int64(options.common.seed)), stream: 1 << 50,
+      position: UInt64(stepCount))
     return mix.next()
   }
 
@@ -253,10 +260,12 @@ public final class Trainer {
     }
     let known = connectorParameters() + extraParameters.map { ("extra.\($0.name)", $0.tensor) }
     guard let target = known.first(where: { $0.name == name })?.tensor else {
-      throw KDSError.argument("trainer: no state is called \"\(name)\"; the method may have changed")
+      throw KDSError.argument(
+        "trainer: no state is called \"\(name)\"; the method may have changed")
     }
     guard target.shape == value.shape else {
-      throw KDSError.shape("trainer: \(name) has shape \(target.shape), the saved one \(value.shape)")
+      throw KDSError.shape(
+        "trainer: \(name) has shape \(target.shape), the saved one \(value.shape)")
     }
     target.floats.update(from: try value.plain().floats, count: target.count)
     target.markChanged()

@@ -24,7 +24,8 @@ public struct TrainerOptions: Equatable {
   /// From JSON: the keys of `Common`, and "method": {"parts": [{"name": "chen2017", …}]}. Missing keys
   /// take defaults, unknown ones are errors.
   public init(json: String) throws {
-    guard case .object(var fields) = try StrictJSON.parse(json.isEmpty ? "{}" : json, what: "options")
+    guard
+      case .object(var fields) = try StrictJSON.parse(json.isEmpty ? "{}" : json, what: "options")
     else { throw KDSError.argument("options: expected a JSON object") }
     let method = fields.removeValue(forKey: "method")
     common = try StrictJSON.decode(

@@ -81,7 +81,8 @@ struct ConvolutionGeometry {
   ) throws {
     guard input.count == 4, weight.count == 4 else {
       throw KDSError.shape(
-        "\(name): input must be (N, C, H, W) and weight (K, C/groups, kh, kw), got \(input) and \(weight)")
+        "\(name): input must be (N, C, H, W) and weight (K, C/groups, kh, kw), got \(input) and \(weight)"
+      )
     }
     let groups = options.groups
     // No products here: `groups` may be any number that a caller wrote.
@@ -93,20 +94,26 @@ struct ConvolutionGeometry {
           + "does not fit them: it must be (K, C/groups, kh, kw)")
     }
     if let bias, bias != [weight[0]] {
-      throw KDSError.shape("\(name): bias \(bias) does not fit the \(weight[0]) filters of \(weight)")
+      throw KDSError.shape(
+        "\(name): bias \(bias) does not fit the \(weight[0]) filters of \(weight)")
     }
     let (s, d, p) = (options.stride, options.dilation, options.padding)
-    guard s.height > 0, s.width > 0, d.height > 0, d.width > 0, min(p.top, p.left, p.bottom, p.right) >= 0
+    guard s.height > 0, s.width > 0, d.height > 0, d.width > 0,
+      min(p.top, p.left, p.bottom, p.right) >= 0
     else {
-      throw KDSError.argument("\(name): stride \(s), dilation \(d) must be positive, padding \(p) not negative")
+      throw KDSError.argument(
+        "\(name): stride \(s), dilation \(d) must be positive, padding \(p) not negative")
     }
     let height = windowCount(
-      input[2], kernel: weight[2], stride: s.height, before: p.top, after: p.bottom, dilation: d.height)
+      input[2], kernel: weight[2], stride: s.height, before: p.top, after: p.bottom,
+      dilation: d.height)
     let width = windowCount(
-      input[3], kernel: weight[3], stride: s.width, before: p.left, after: p.right, dilation: d.width)
+      input[3], kernel: weight[3], stride: s.width, before: p.left, after: p.right,
+      dilation: d.width)
     guard height > 0, width > 0, input[0] > 0, input[1] > 0, weight[2] > 0, weight[3] > 0 else {
       throw KDSError.shape(
-        "\(name): input \(input) is too small for kernel \(weight[2])x\(weight[3]) with padding \(p)")
+        "\(name): input \(input) is too small for kernel \(weight[2])x\(weight[3]) with padding \(p)"
+      )
     }
     sourceShape = input
     weightShape = weight
@@ -178,7 +185,9 @@ struct ConvolutionGeometry {
     key.bias = bias
     let primitive = try ConvolutionPlan.primitive(key)
     let plain = try Tensor(uninitialized: paddedWeightShape)
-    let isPlain = withGroupedDims { kds_dnn_weights_are_plain(primitive.handle, DNNL_ARG_DIFF_WEIGHTS_0, $0) }
+    let isPlain = withGroupedDims {
+      kds_dnn_weights_are_plain(primitive.handle, DNNL_ARG_DIFF_WEIGHTS_0, $0)
+    }
     let packed =
       isPlain != 0
       ? plain.storage : try Storage(byteCount: primitive.bytes(of: DNNL_ARG_DIFF_WEIGHTS_0))
@@ -190,13 +199,16 @@ struct ConvolutionGeometry {
     if let biasGradient { arguments.append((DNNL_ARG_DIFF_BIAS, biasGradient.storage.pointer)) }
     try primitive.run("conv2d backward", arguments)
     if isPlain == 0 {
-      try reorder(primitive, DNNL_ARG_DIFF_WEIGHTS_0, from: packed, to: plain.storage, outward: true)
+      try reorder(
+        primitive, DNNL_ARG_DIFF_WEIGHTS_0, from: packed, to: plain.storage, outward: true)
     }
     return (try withoutPadding(plain), biasGradient)
   }
 
   private func pack(_ weight: Tensor, for primitive: Primitive) throws -> Storage {
-    let isPlain = withGroupedDims { kds_dnn_weights_are_plain(primitive.handle, DNNL_ARG_WEIGHTS_0, $0) }
+    let isPlain = withGroupedDims {
+      kds_dnn_weights_are_plain(primitive.handle, DNNL_ARG_WEIGHTS_0, $0)
+    }
     if isPlain != 0 { return try withPadding(weight).storage }
     return try weight.packedWeights().copy(for: primitive, version: weight.version) {
       let packed = try Storage(byteCount: primitive.bytes(of: DNNL_ARG_WEIGHTS_0))
@@ -242,7 +254,9 @@ struct ConvolutionGeometry {
     let found = Self.reorders.find(key) {
       withGroupedDims { kds_dnn_weights_reorder(primitive.handle, argument, $0, outward ? 1 : 0) }
     }
-    guard let found else { throw KDSError.runtime("conv2d: oneDNN cannot reorder weights \(weightShape)") }
+    guard let found else {
+      throw KDSError.runtime("conv2d: oneDNN cannot reorder weights \(weightShape)")
+    }
     try found.run("conv2d weights", [(DNNL_ARG_FROM, from.pointer), (DNNL_ARG_TO, to.pointer)])
   }
 

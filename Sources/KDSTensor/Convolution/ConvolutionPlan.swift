@@ -104,7 +104,8 @@ public enum ConvolutionPlan {
       var direct = key
       direct.winograd = false
       var best = false
-      if let fast = cache.find(key, make: key.make), let plain = cache.find(direct, make: direct.make)
+      if let fast = cache.find(key, make: key.make),
+        let plain = cache.find(direct, make: direct.make)
       {
         best = time(fast, key) < time(plain, direct)
       }

@@ -62,7 +62,7 @@ public enum MemoryPool {
         throw KDSError.runtime("out of memory: \(size) bytes asked for, \(inUse) in use")
       }
     }
-    if size >= 1 << 21 { madvise(alignedPage(raw!), size & ~4095, 14 /* MADV_HUGEPAGE */) }
+    if size >= 1 << 21 { preferHugePages(raw!, size) }
     allocations += 1
     inUse += size
     peak = max(peak, inUse)
@@ -88,8 +88,14 @@ public enum MemoryPool {
     cached = 0
   }
 
-  private static func alignedPage(_ pointer: UnsafeMutableRawPointer) -> UnsafeMutableRawPointer {
-    UnsafeMutableRawPointer(bitPattern: (UInt(bitPattern: pointer) + 4095) & ~4095)!
+  /// Asks for 2 MB pages inside the block: maps of some megabytes otherwise miss the address cache.
+  private static func preferHugePages(_ block: UnsafeMutableRawPointer, _ size: Int) {
+    let first = (UInt(bitPattern: block) + 4095) & ~4095
+    let length = (UInt(bitPattern: block) + UInt(size) - first) & ~4095
+    let hugePageAdvice: Int32 = 14  // MADV_HUGEPAGE, which Glibc's module does not export
+    if let page = UnsafeMutableRawPointer(bitPattern: first) {
+      madvise(page, Int(length), hugePageAdvice)
+    }
   }
 }
 

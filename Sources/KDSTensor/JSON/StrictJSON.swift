@@ -75,7 +75,9 @@ public enum StrictJSON {
 
   private static func describe(_ path: [String], _ allowed: [String]) -> String {
     let key = path.last ?? ""
-    if allowed.isEmpty { return "unknown key '\(path.joined(separator: "."))'; there are no keys here" }
+    if allowed.isEmpty {
+      return "unknown key '\(path.joined(separator: "."))'; there are no keys here"
+    }
     let near = allowed.map { ($0, distance($0, key)) }.filter { $0.1 <= max(2, key.count / 3) }
       .sorted { ($0.1, $0.0) < ($1.1, $1.0) }.prefix(3).map { "'\($0.0)'" }
     let hint =

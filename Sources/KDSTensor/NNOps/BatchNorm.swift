@@ -125,7 +125,8 @@ extension Tensor {
       let toScale = try Tensor(uninitialized: scale.shape)
       let toShift = try Tensor(uninitialized: shift.shape)
       Kernels.channelSums(
-        gradient.floats, times: self.floats, plain: toShift.floats, product: toScale.floats, geometry)
+        gradient.floats, times: self.floats, plain: toShift.floats, product: toScale.floats,
+        geometry)
       return [toSource, toScale, toShift]
     }
   }
@@ -136,7 +137,8 @@ extension Tensor {
     }
     guard scale.shape == [shape[1]], shift.shape == [shape[1]] else {
       throw KDSError.shape(
-        "\(name): scale \(scale.shape) and shift \(shift.shape) must be (\(shape[1])) for input \(shape)")
+        "\(name): scale \(scale.shape) and shift \(shift.shape) must be (\(shape[1])) for input \(shape)"
+      )
     }
   }
 }

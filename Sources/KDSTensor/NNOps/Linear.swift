@@ -7,7 +7,8 @@ extension Tensor {
   public func linear(
     _ weight: Tensor, bias: Tensor? = nil, activation: Activation = .none
   ) throws -> Tensor {
-    guard rank == 2, weight.rank == 2, shape[1] == weight.shape[1], shape[1] > 0, weight.shape[0] > 0
+    guard rank == 2, weight.rank == 2, shape[1] == weight.shape[1], shape[1] > 0,
+      weight.shape[0] > 0
     else {
       throw KDSError.shape(
         "linear: input \(shape) must be (N, in) and weight \(weight.shape) (out, in)")
@@ -18,7 +19,9 @@ extension Tensor {
     let (rows, inputs, outputs) = (shape[0], shape[1], weight.shape[0])
     let result = try Tensor(uninitialized: [rows, outputs])
     if let bias {
-      for row in 0..<rows { (result.floats + row * outputs).update(from: bias.floats, count: outputs) }
+      for row in 0..<rows {
+        (result.floats + row * outputs).update(from: bias.floats, count: outputs)
+      }
     }
     gemm(
       rows, outputs, inputs, floats, false, weight.floats, true, result.floats,

@@ -48,7 +48,8 @@ private struct PoolKey: Hashable {
       (outHeight - 1) * options.stride.height + options.kernel.height - shape[2]
         - options.padding.top)
     spec.pad_right = Int64(
-      (outWidth - 1) * options.stride.width + options.kernel.width - shape[3] - options.padding.left)
+      (outWidth - 1) * options.stride.width + options.kernel.width - shape[3] - options.padding.left
+    )
     spec.block = Int32(block)
     spec.kind = options.kind.rawValue
     spec.direction = direction.rawValue
@@ -104,7 +105,8 @@ extension Tensor {
       max(p.top, p.bottom) < k.height, max(p.left, p.right) < k.width
     else {
       throw KDSError.argument(
-        "pool2d: kernel \(k) and stride \(s) must be positive and padding \(p) smaller than the kernel")
+        "pool2d: kernel \(k) and stride \(s) must be positive and padding \(p) smaller than the kernel"
+      )
     }
     let height = windowCount(
       shape[2], kernel: k.height, stride: s.height, before: p.top, after: p.bottom,
