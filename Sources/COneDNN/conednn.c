@@ -41,6 +41,15 @@ static dnnl_format_tag_t kds_dnn_activation_tag(int32_t block) {
   return block == 16 ? dnnl_nChw16c : block == 8 ? dnnl_nChw8c : dnnl_nchw;
 }
 
+/// Attributes of every primitive: the caller brings the scratchpad. By default oneDNN keeps one per
+/// thread, sized when a primitive is made, and a primitive that runs on another thread finds none.
+static dnnl_primitive_attr_t kds_dnn_attr(void) {
+  dnnl_primitive_attr_t attr = NULL;
+  if (dnnl_primitive_attr_create(&attr) != dnnl_success) return NULL;
+  dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user);
+  return attr;
+}
+
 static dnnl_primitive_t kds_dnn_finish(dnnl_primitive_desc_t pd) {
   dnnl_primitive_t primitive = NULL;
   if (!pd) return NULL;
@@ -68,8 +77,7 @@ static dnnl_primitive_desc_t kds_dnn_conv_desc(const kds_dnn_conv_spec *s, int32
   dnnl_alg_kind_t alg = s->winograd ? dnnl_convolution_winograd : dnnl_convolution_direct;
   dnnl_prop_kind_t prop =
       direction == KDS_DNN_FORWARD_INFERENCE ? dnnl_forward_inference : dnnl_forward_training;
-  dnnl_primitive_attr_t attr = NULL;
-  dnnl_primitive_attr_create(&attr);
+  dnnl_primitive_attr_t attr = kds_dnn_attr();
   if (s->fuse_relu && direction <= KDS_DNN_FORWARD_INFERENCE) {
     dnnl_post_ops_t ops = NULL;
     dnnl_post_ops_create(&ops);
@@ -146,22 +154,24 @@ static dnnl_primitive_desc_t kds_dnn_pool_desc(const kds_dnn_pool_spec *s, int32
   dnnl_prop_kind_t prop =
       direction == KDS_DNN_FORWARD_INFERENCE ? dnnl_forward_inference : dnnl_forward_training;
   dnnl_primitive_desc_t pd = NULL;
+  dnnl_primitive_attr_t attr = kds_dnn_attr();
 #if DNNL_VERSION_MAJOR >= 3
   int64_t dilation[2] = {0, 0};
   if (direction == KDS_DNN_BACKWARD_DATA)
     dnnl_pooling_backward_primitive_desc_create(&pd, kds_dnn_engine(), alg, src, dst, strides, kernel,
-                                                dilation, before, after, hint, NULL);
+                                                dilation, before, after, hint, attr);
   else
     dnnl_pooling_forward_primitive_desc_create(&pd, kds_dnn_engine(), prop, alg, src, dst, strides,
-                                               kernel, dilation, before, after, NULL);
+                                               kernel, dilation, before, after, attr);
 #else
   dnnl_pooling_desc_t desc;
   dnnl_status_t status =
       direction == KDS_DNN_BACKWARD_DATA
           ? dnnl_pooling_backward_desc_init(&desc, alg, src, dst, strides, kernel, before, after)
           : dnnl_pooling_forward_desc_init(&desc, prop, alg, src, dst, strides, kernel, before, after);
-  if (status == dnnl_success) dnnl_primitive_desc_create(&pd, &desc, NULL, kds_dnn_engine(), hint);
+  if (status == dnnl_success) dnnl_primitive_desc_create(&pd, &desc, attr, kds_dnn_engine(), hint);
 #endif
+  dnnl_primitive_attr_destroy(attr);
   kds_dnn_md_free(src);
   kds_dnn_md_free(dst);
   return pd;
@@ -183,13 +193,14 @@ static dnnl_primitive_desc_t kds_dnn_norm_desc(const kds_dnn_norm_spec *s, int32
   kds_dnn_md data = kds_dnn_md_make(4, dims, kds_dnn_activation_tag(s->block));
   unsigned flags = dnnl_use_scale | dnnl_use_shift | (s->fuse_relu ? dnnl_fuse_norm_relu : 0);
   dnnl_primitive_desc_t pd = NULL;
+  dnnl_primitive_attr_t attr = kds_dnn_attr();
 #if DNNL_VERSION_MAJOR >= 3
   if (direction >= KDS_DNN_BACKWARD_DATA)
     dnnl_batch_normalization_backward_primitive_desc_create(
-        &pd, kds_dnn_engine(), dnnl_backward, data, data, data, s->epsilon, flags, hint, NULL);
+        &pd, kds_dnn_engine(), dnnl_backward, data, data, data, s->epsilon, flags, hint, attr);
   else
     dnnl_batch_normalization_forward_primitive_desc_create(
-        &pd, kds_dnn_engine(), dnnl_forward_training, data, data, s->epsilon, flags, NULL);
+        &pd, kds_dnn_engine(), dnnl_forward_training, data, data, s->epsilon, flags, attr);
 #else
   dnnl_batch_normalization_desc_t desc;
   dnnl_status_t status = direction >= KDS_DNN_BACKWARD_DATA
@@ -197,8 +208,9 @@ static dnnl_primitive_desc_t kds_dnn_norm_desc(const kds_dnn_norm_spec *s, int32
                                    &desc, dnnl_backward, data, data, s->epsilon, flags)
                              : dnnl_batch_normalization_forward_desc_init(
                                    &desc, dnnl_forward_training, data, s->epsilon, flags);
-  if (status == dnnl_success) dnnl_primitive_desc_create(&pd, &desc, NULL, kds_dnn_engine(), hint);
+  if (status == dnnl_success) dnnl_primitive_desc_create(&pd, &desc, attr, kds_dnn_engine(), hint);
 #endif
+  dnnl_primitive_attr_destroy(attr);
   kds_dnn_md_free(data);
   return pd;
 }
@@ -245,10 +257,12 @@ dnnl_primitive_t kds_dnn_weights_reorder(const_dnnl_primitive_t primitive, int a
                                      with_groups ? dnnl_goihw : dnnl_oihw);
   dnnl_primitive_desc_t pd = NULL;
   dnnl_engine_t engine = kds_dnn_engine();
+  dnnl_primitive_attr_t attr = kds_dnn_attr();
   if (outward)
-    dnnl_reorder_primitive_desc_create(&pd, inner, engine, plain, engine, NULL);
+    dnnl_reorder_primitive_desc_create(&pd, inner, engine, plain, engine, attr);
   else
-    dnnl_reorder_primitive_desc_create(&pd, plain, engine, inner, engine, NULL);
+    dnnl_reorder_primitive_desc_create(&pd, plain, engine, inner, engine, attr);
+  dnnl_primitive_attr_destroy(attr);
   kds_dnn_md_free(plain);
   return kds_dnn_finish(pd);
 }

@@ -32,7 +32,7 @@ import Testing
       let kernel = TuckerKernel(conv.weight, group: 0, groups: 1, inputs: inputs, area: 9)
       let factors = try TuckerFactors(kernel, TuckerRanks(input: 4, output: 4))
       let low = factors.reconstructed(inputs: inputs, area: 9)
-      let noise = try pattern([outputs, inputs, 9], key: UInt64(index), scale: 1e-3)
+      let noise = try pattern([outputs, inputs, 9], key: UInt64(index), scale: 1e-5)
       for element in 0..<conv.weight.count {
         conv.weight.floats[element] = Float(low.values[element]) + noise.floats[element]
       }
@@ -63,7 +63,7 @@ import Testing
     #expect(!wide.isEmpty)
     for layer in wide {
       #expect(layer.ranks == TuckerRanks(input: 4, output: 4), "\(layer.layer)")
-      #expect(layer.relativeError < 0.05, "\(layer.layer)")
+      #expect(layer.relativeError < 1e-3, "\(layer.layer)")
       #expect(layer.weightsAfter < layer.weightsBefore)
     }
     // The first convolution gets Tucker-1 or, as here, stays: its factors would not be smaller.
@@ -71,9 +71,9 @@ import Testing
     let after = try last(backbone)
     let energy = before.reduce(0) { $0 + $1 * $1 }
     let lost = zip(before, after).reduce(0) { $0 + ($1.0 - $1.1) * ($1.0 - $1.1) }
-    // The kernels lose their noise, up to 5 % each, and the losses add up through thirteen layers; an
-    // output that has nothing to do with the original would lose twice the energy.
-    #expect(lost < 0.5 * energy)
+    // Kernels of random subspaces pass little of what the layer before gives, so that the lost noise,
+    // less than 0.1 % of a kernel, grows over thirteen layers. Wrong factors lose all the energy.
+    #expect(lost < 0.02 * energy)
     #expect(report.weightsAfter < report.weightsBefore / 2)
     let counted = try costs(backbone).reduce(0) { $0 + $1.flops }
     #expect(abs(counted / report.flopsAfter! - 1) < 1e-9)

@@ -4,8 +4,12 @@ import KDSKernels
 /// A oneDNN primitive: owned, immutable, safe to run from several threads.
 final class Primitive {
   let handle: OpaquePointer
+  private let scratchpadBytes: Int
 
-  init(_ handle: OpaquePointer) { self.handle = handle }
+  init(_ handle: OpaquePointer) {
+    self.handle = handle
+    scratchpadBytes = Int(kds_dnn_argument_bytes(handle, DNNL_ARG_SCRATCHPAD))
+  }
   deinit { dnnl_primitive_destroy(handle) }
 
   /// For example "jit:avx512_core" or "ref:any".
@@ -14,8 +18,11 @@ final class Primitive {
   func bytes(of argument: Int32) -> Int { Int(kds_dnn_argument_bytes(handle, argument)) }
 
   /// Runs on the given buffers: (DNNL_ARG_*, memory in the layout that the primitive wants).
-  func run(_ operation: String, _ arguments: [(Int32, UnsafeMutableRawPointer)]) throws {
-    var status: Int32 = 0
+  func run(_ operation: String, _ given: [(Int32, UnsafeMutableRawPointer)]) throws {
+    var (arguments, status) = (given, Int32(0))
+    let scratchpad = scratchpadBytes > 0 ? try Storage(byteCount: scratchpadBytes) : nil
+    if let scratchpad { arguments.append((DNNL_ARG_SCRATCHPAD, scratchpad.pointer)) }
+    defer { withExtendedLifetime(scratchpad) {} }
     withUnsafeTemporaryAllocation(of: Int32.self, capacity: arguments.count) { ids in
       withUnsafeTemporaryAllocation(
         of: UnsafeMutableRawPointer?.self, capacity: arguments.count
