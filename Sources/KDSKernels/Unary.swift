@@ -37,15 +37,27 @@ extension Kernels {
     _ function: UnaryFunction, _ x: UnsafePointer<Float>, _ out: UnsafeMutablePointer<Float>,
     _ count: Int
   ) {
+    parallelFor(count: count, grain: elementwiseGrain / function.cost) { range in
+      let lower = range.lowerBound
+      run(function, x + lower, out + lower, range.count)
+    }
+  }
+
+  /// The choice of function stands inside the parallel region: a function passed into it as a
+  /// closure would be called for every element.
+  private static func run(
+    _ function: UnaryFunction, _ x: UnsafePointer<Float>, _ out: UnsafeMutablePointer<Float>,
+    _ count: Int
+  ) {
     switch function {
     case .negate: mapElements(x, out, count) { -$0 }
-    case .exp: mapElements(x, out, count, cost: 8) { fastExp($0) }
-    case .log: mapElements(x, out, count, cost: 8) { scalarLog($0) }
+    case .exp: mapElements(x, out, count) { fastExp($0) }
+    case .log: mapElements(x, out, count) { scalarLog($0) }
     case .sqrt: mapElements(x, out, count) { $0.squareRoot() }
     case .abs: mapElements(x, out, count) { Swift.abs($0) }
     case .relu: mapElements(x, out, count) { $0 < 0 ? 0 : $0 }
-    case .sigmoid: mapElements(x, out, count, cost: 8) { fastSigmoid($0) }
-    case .tanh: mapElements(x, out, count, cost: 8) { scalarTanh($0) }
+    case .sigmoid: mapElements(x, out, count) { fastSigmoid($0) }
+    case .tanh: mapElements(x, out, count) { scalarTanh($0) }
     case .square: mapElements(x, out, count) { $0 * $0 }
     case .offset(let value): mapElements(x, out, count) { $0 + value }
     case .scale(let value): mapElements(x, out, count) { $0 * value }
@@ -69,7 +81,7 @@ extension Kernels {
     case 3: mapElements(x, out, count) { $0 * $0 * $0 }
     case 0.5: mapElements(x, out, count) { $0.squareRoot() }
     case -1: mapElements(x, out, count) { 1 / $0 }
-    default: mapElements(x, out, count, cost: 32) { scalarPower($0, exponent) }
+    default: mapElements(x, out, count) { scalarPower($0, exponent) }
     }
   }
 
@@ -91,6 +103,16 @@ extension Kernels {
   /// written in is read (see `UnaryFunction.derivativeNeeds`).
   public static func unaryGradient(
     _ function: UnaryFunction, input x: UnsafePointer<Float>, output y: UnsafePointer<Float>,
+    _ g: UnsafePointer<Float>, _ out: UnsafeMutablePointer<Float>, _ count: Int
+  ) {
+    parallelFor(count: count, grain: elementwiseGrain / function.cost) { range in
+      let lower = range.lowerBound
+      gradient(function, x + lower, y + lower, g + lower, out + lower, range.count)
+    }
+  }
+
+  private static func gradient(
+    _ function: UnaryFunction, _ x: UnsafePointer<Float>, _ y: UnsafePointer<Float>,
     _ g: UnsafePointer<Float>, _ out: UnsafeMutablePointer<Float>, _ count: Int
   ) {
     switch function {
@@ -116,6 +138,15 @@ extension Kernels {
 }
 
 extension UnaryFunction {
+  /// Rough price of one evaluation, in additions.
+  var cost: Int {
+    switch self {
+    case .exp, .log, .sigmoid, .tanh: return 8
+    case .power: return 32
+    default: return 1
+    }
+  }
+
   /// Which operand the derivative is computed from.
   public enum Needs { case nothing, input, output }
 
@@ -128,16 +159,13 @@ extension UnaryFunction {
   }
 }
 
-/// out[i] = f(a[i]); `cost` is the price of one f, in additions.
+/// out[i] = f(a[i])
 @inline(__always)
 func mapElements(
-  _ a: UnsafePointer<Float>, _ out: UnsafeMutablePointer<Float>, _ count: Int, cost: Int = 1,
+  _ a: UnsafePointer<Float>, _ out: UnsafeMutablePointer<Float>, _ count: Int,
   _ f: (Float) -> Float
 ) {
-  parallelFor(count: count, grain: Kernels.elementwiseGrain / cost) { range in
-    let (source, target) = (a + range.lowerBound, out + range.lowerBound)
-    for index in 0..<range.count { target[index] = f(source[index]) }
-  }
+  for index in 0..<count { out[index] = f(a[index]) }
 }
 
 /// out[i] = f(a[i], b[i])
@@ -146,9 +174,5 @@ func zipElements(
   _ a: UnsafePointer<Float>, _ b: UnsafePointer<Float>, _ out: UnsafeMutablePointer<Float>,
   _ count: Int, _ f: (Float, Float) -> Float
 ) {
-  parallelFor(count: count, grain: Kernels.elementwiseGrain) { range in
-    let (first, second) = (a + range.lowerBound, b + range.lowerBound)
-    let target = out + range.lowerBound
-    for index in 0..<range.count { target[index] = f(first[index], second[index]) }
-  }
+  for index in 0..<count { out[index] = f(a[index], b[index]) }
 }
