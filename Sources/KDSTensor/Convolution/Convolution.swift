@@ -34,6 +34,7 @@ extension Tensor {
     _ weight: Tensor, bias: Tensor? = nil, _ options: ConvolutionOptions = ConvolutionOptions()
   ) throws -> Tensor {
     let geometry = try ConvolutionGeometry(self.shape, weight.shape, bias?.shape, options)
+    let weight = try weight.plain()
     let source = try inLayout(geometry.sourceLayout)
     let tracked = Tape.tracks([source, weight, bias])
     let result = try geometry.forward(
