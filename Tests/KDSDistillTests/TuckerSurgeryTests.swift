@@ -71,9 +71,8 @@ import Testing
     let after = try last(backbone)
     let energy = before.reduce(0) { $0 + $1 * $1 }
     let lost = zip(before, after).reduce(0) { $0 + ($1.0 - $1.1) * ($1.0 - $1.1) }
-    // Kernels of random subspaces pass little of what the layer before gives, so that the lost noise,
-    // less than 0.1 % of a kernel, grows over thirteen layers. Wrong factors lose all the energy.
-    // Nearly all of it is lost in the first layers, whose few channels have no rank to find.
+    // Most is lost in the first layers, whose few channels have no rank to find. Wrong factors would
+    // lose twice the energy.
     #expect(lost < 0.5 * energy)
     #expect(report.weightsAfter < report.weightsBefore / 2)
     let counted = try costs(backbone).reduce(0) { $0 + $1.flops }
