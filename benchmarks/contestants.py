@@ -1,10 +1,13 @@
-"""One contestant of a benchmark, in a process of its own: two OpenMP pools in one process fight for the cores.
+"""Contestants of a benchmark, each in a process of its own: two OpenMP pools in one would fight.
 
-`Contestant("kdswift" | "torch")` starts the process; its methods are carried out there.
+`Contestant("module:Class", threads)` starts the process; it carries out the methods of such an
+object.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import multiprocessing
 import os
 import time
@@ -181,7 +184,8 @@ class Torch:
 def _serve(kind: str, threads: int, pipe: Any) -> None:
     os.environ["OMP_NUM_THREADS"] = str(threads)
     try:
-        worker = {"kdswift": Ours, "torch": Torch}[kind](threads)
+        module, name = kind.split(":")
+        worker = getattr(importlib.import_module(module), name)(threads)
         pipe.send(("done", worker.info()))
         while True:
             message = pipe.recv()
@@ -191,6 +195,14 @@ def _serve(kind: str, threads: int, pipe: Any) -> None:
             pipe.send(("done", getattr(worker, name)(*arguments)))
     except BaseException:
         pipe.send(("failed", traceback.format_exc()))
+
+
+def has_torch() -> bool:
+    """Whether there is something to compare with; says so if not."""
+    found = all(importlib.util.find_spec(name) for name in ("torch", "torchvision"))
+    if not found:
+        print("torch and torchvision are not installed: kdswift runs alone")
+    return found
 
 
 class Contestant:

@@ -2,16 +2,15 @@
 
     python benchmarks/step.py --repeats 7 --json benchmarks/results/NAME.json
 
-A step is forward, four losses, backward, clipping and optimizer, from uint8 images; inference goes from uint8
-images to boxes. Both sides have the same weights, and their losses are compared where every anchor and region is
-sampled. Repetitions alternate; figures are medians. Without torch, ours run alone.
+A step is forward, four losses, backward, clipping and optimizer, from uint8 images; inference goes
+from uint8 images to boxes. Both sides have the same weights, and their losses are compared where
+every anchor and region is sampled. Repetitions alternate; figures are medians. Without torch, ours run alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
-import importlib.util
 import json
 import os
 import platform
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from contestants import Contestant
+from contestants import Contestant, has_torch
 
 from kdswift.data import DigitScenes
 from kdswift.demo import ANCHORS, IMAGE_SIZE, ROI, RPN
@@ -87,11 +86,9 @@ def processor() -> str:
 
 
 def start(threads: int) -> tuple[Contestant, Contestant | None]:
-    ours = Contestant("kdswift", threads)
-    if all(importlib.util.find_spec(name) for name in ("torch", "torchvision")):
-        return ours, Contestant("torch", threads)
-    print("torch and torchvision are not installed: kdswift runs alone")
-    return ours, None
+    """Both sides, or ours alone."""
+    ours = Contestant("contestants:Ours", threads)
+    return ours, Contestant("contestants:Torch", threads) if has_torch() else None
 
 
 def compare_losses(ours: Contestant, other: Contestant, folder: str) -> dict[str, Any]:
@@ -148,7 +145,10 @@ def show(row: dict[str, Any]) -> None:
     print(f"\n{row['case']}: {row['what']}\n  {times}")
     for name, ratio in row["ours / torch"].items():
         print(f"  ours / {name}: {ratio:.3f} (ours is {1 / ratio:.2f} times as fast)")
-    print(f"  {row['GFLOP/s']} GFLOP/s, {100 * row['of the peak']:.0f} % of the direct peak", flush=True)
+    print(
+        f"  {row['GFLOP/s']} GFLOP/s, {100 * row['of the peak']:.0f} % of the direct peak",
+        flush=True,
+    )
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
-"""The benchmarked Faster R-CNN in PyTorch: same layers, anchors, sampling and losses, same weight names.
+"""The benchmarked Faster R-CNN in PyTorch: same layers, anchors, sampling, losses and weight names.
 
-Boxes, matching, sampling, NMS and RoIAlign are torchvision's. Built from the configuration and the state of a
-kdswift detector, so that both compute the same thing. What PyTorch users would cache (anchors) is cached.
+Boxes, matching, sampling, NMS and RoIAlign are torchvision's. Built from the configuration and the
+state of a kdswift detector, so that both compute the same thing. What PyTorch users would cache
+(anchors) is cached.
 """
 
 from __future__ import annotations
@@ -68,9 +69,7 @@ class VGG16(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         inputs = 3
-        for stage, (outputs, count) in enumerate(
-            [(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)]
-        ):
+        for stage, (outputs, count) in enumerate([(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)]):
             if stage:
                 layers.append(nn.MaxPool2d(2, 2, ceil_mode=True))
             for _ in range(count):
@@ -250,9 +249,7 @@ class FasterRCNN(nn.Module):
         size = tuple(batch.shape[2:])
         feature = self.backbone(batch)
         logits, deltas = self.propose(feature)
-        proposals = self.select(
-            logits, deltas, self.anchors(tuple(feature.shape[2:])), size, False
-        )
+        proposals = self.select(logits, deltas, self.anchors(tuple(feature.shape[2:])), size, False)
         scores, codes = self.head(feature, proposals)
         counts = [len(p) for p in proposals]
         decoded = self.roi_coder.decode(codes, proposals).split(counts)
