@@ -4,7 +4,8 @@
 
 A step is forward, four losses, backward, clipping and optimizer, from uint8 images; inference goes
 from uint8 images to boxes. Both sides have the same weights, and their losses are compared where
-every anchor and region is sampled. Repetitions alternate; figures are medians. Without torch, ours run alone.
+every anchor and region is sampled. Repetitions alternate; figures are medians. Without torch, ours
+run alone.
 """
 
 from __future__ import annotations
