@@ -14,7 +14,8 @@ struct MatrixProduct {
   init(_ m: Int, _ n: Int, _ k: Int, transposeA: Bool, transposeB: Bool, accumulate: Bool = false) {
     (self.m, self.n, self.k) = (m, n, k)
     (self.transposeA, self.transposeB, self.accumulate) = (transposeA, transposeB, accumulate)
-    var (rows, columns) = (min(m, 256), min(n, 256))
+    // Equal tiles, tall ones first: every row of tiles reads all of b once more.
+    var (rows, columns) = (Self.evenPart(of: m, most: 512), Self.evenPart(of: n, most: 512))
     func tiles() -> Int { ((m + rows - 1) / rows) * ((n + columns - 1) / columns) }
     // Enough tiles for a few threads, as long as each is worth a thread's while.
     while rows > 0, columns > 0, tiles() < 8, rows * columns * k > 1 << 21, max(rows, columns) > 32
@@ -22,6 +23,12 @@ struct MatrixProduct {
       if rows >= columns { rows = (rows + 1) / 2 } else { columns = (columns + 1) / 2 }
     }
     (tileRows, tileColumns) = (rows, columns)
+  }
+
+  /// The size of equal parts, in whole blocks of 16, none above `most`.
+  private static func evenPart(of size: Int, most: Int) -> Int {
+    let parts = max(1, (size + most - 1) / most)
+    return min(size, ((size + parts - 1) / parts + 15) / 16 * 16)
   }
 
   func run(
