@@ -94,8 +94,11 @@ class FasterRCNN(nn.Module):
         )
         self.rpn = nn.ModuleDict({"head": nn.ModuleDict()})
         for name, padding in (("conv", 1), ("cls_logits", 0), ("bbox_pred", 0)):
-            shape = state[f"rpn.head.{name}.weight"].shape
-            self.rpn["head"][name] = nn.Conv2d(shape[1], shape[0], shape[2], padding=padding)
+            inner = f"{name}.0.0" if name == "conv" else name
+            shape = state[f"rpn.head.{inner}.weight"].shape
+            layer = nn.Conv2d(shape[1], shape[0], shape[2], padding=padding)
+            nested = nn.Sequential(nn.Sequential(layer))
+            self.rpn["head"][name] = nested if name == "conv" else layer
         self.roi_heads = nn.ModuleDict(
             {"box_head": nn.ModuleDict(), "box_predictor": nn.ModuleDict()}
         )
@@ -105,7 +108,7 @@ class FasterRCNN(nn.Module):
                 outputs, inputs = state[name].shape
                 self.roi_heads[part][layer] = nn.Linear(inputs, outputs)
         first = state["roi_heads.box_head.fc6.weight"].shape[1]
-        channels = state["rpn.head.conv.weight"].shape[1]
+        channels = state["rpn.head.conv.0.0.weight"].shape[1]
         self.pool = round((first / channels) ** 0.5)
         self.dropout = max(0.0, config["roi"]["dropout"])
         report = self.load_state_dict(state, strict=False)

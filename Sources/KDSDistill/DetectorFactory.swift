@@ -2,16 +2,37 @@ import KDSDetection
 import KDSTensor
 
 /// Builds a detector from the JSON that a model file carries, surgery included.
+///
+/// A key that is absent has the default of that kind of detector: with a feature pyramid torchvision's,
+/// else the published ones.
 public func makeDetector(_ json: String, seed: UInt64) throws -> any Detector {
-  let configuration = try StrictJSON.decode(
-    json, defaults: FasterRCNNConfiguration(), what: "detector configuration")
-  guard configuration.detector == "faster_rcnn" else {
-    throw KDSError.argument(
-      "detector: \"\(configuration.detector)\" is not known; there is \"faster_rcnn\"")
+  let model: any Detector
+  switch try field("detector", of: json) ?? "faster_rcnn" {
+  case "faster_rcnn":
+    let pyramid = try field("kind", of: json, inside: "neck") == "fpn"
+    let configuration = try StrictJSON.decode(
+      json, defaults: pyramid ? .pyramid : FasterRCNNConfiguration(), what: "detector configuration"
+    )
+    model = try FasterRCNN(configuration, seed: seed)
+  case let other:
+    throw KDSError.argument("detector: \"\(other)\" is not known; there is \"faster_rcnn\"")
   }
-  let model = try FasterRCNN(configuration, seed: seed)
-  try applyStructure(surgeryRecord(configuration.surgery), to: model)
+  try applyStructure(surgeryRecord(model.common.surgery), to: model)
   return model
+}
+
+/// A text field of a configuration, nil where it is absent or no text (decoding says more then).
+private func field(_ name: String, of json: String, inside section: String? = nil) throws -> String?
+{
+  guard case .object(var fields) = try StrictJSON.parse(json, what: "detector configuration") else {
+    return nil
+  }
+  if let section {
+    guard case .object(let inner)? = fields[section] else { return nil }
+    fields = inner
+  }
+  guard case .string(let text)? = fields[name] else { return nil }
+  return text
 }
 
 /// The surgery that a configuration records as text; none when it is empty.

@@ -107,7 +107,7 @@ public func kds_detector_features(
   boundary {
     let model = try KDSwift.detector(detector)
     let raw = try Handle.get(batch, .batch, argument: "batch")
-    try give(model.tapTensors(model.prepare(raw)), out_features, "out_features")
+    try give(model.densePass(model.prepare(raw)).taps, out_features, "out_features")
   }
 }
 

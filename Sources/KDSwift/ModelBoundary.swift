@@ -223,7 +223,7 @@ public func kds_detector_flops(
 
 /// Every layer's work on one gray image of this size, at the network's input.
 func layerCosts(_ model: any Detector, _ size: Size2) throws -> [LayerCost] {
-  let channels = (model as? FasterRCNN)?.configuration.backbone.in_channels ?? 3
+  let channels = model.common.backbone.in_channels
   let image = RawImage(
     pixels: .floats([Float](repeating: 0.5, count: channels * size.height * size.width)),
     channels: channels, height: size.height, width: size.width)

@@ -23,9 +23,6 @@ public func kds_detector_tucker(
   boundary {
     let out = try required(out_detector, "out_detector")
     let original = try KDSwift.detector(detector)
-    guard original is FasterRCNN else {
-      throw KDSError.argument("tucker: \(type(of: original)) is not supported")
-    }
     let (options, ranks) = try surgeryOptions(text(options_json, "options_json"))
     let copy = try copyDetector(original)
     let costs = try layerCosts(copy, surgerySize(options, copy))
@@ -83,7 +80,7 @@ private func layerRanks(_ value: JSONValue) throws -> TuckerRanks {
 }
 
 private func surgerySize(_ options: SurgeryOptions, _ model: any Detector) throws -> Size2 {
-  let side = (model as? FasterRCNN)?.configuration.image_min ?? 224
+  let side = model.common.image_min
   return Size2(
     options.height > 0 ? try checked(options.height, "height", in: 1...1 << 14) : side,
     options.width > 0 ? try checked(options.width, "width", in: 1...1 << 14) : side)
@@ -105,8 +102,7 @@ private func copyDetector(_ model: any Detector) throws -> any Detector {
 }
 
 private func rebuild(_ model: any Detector, _ record: SurgeryRecord) throws -> any Detector {
-  guard let detector = model as? FasterRCNN else { return model }
-  var configuration = detector.configuration
+  var configuration = model.common
   var all = try surgeryRecord(configuration.surgery)
   all.layers += record.layers
   configuration.surgery = try StrictJSON.encode(all)

@@ -39,7 +39,7 @@ import Testing
   @Test func namesFollowTorchvision() throws {
     let names = try tinyDetector().namedParameters().map(\.name)
     for name in [
-      "backbone.conv1.weight", "rpn.head.conv.weight", "rpn.head.cls_logits.bias",
+      "backbone.conv1.weight", "rpn.head.conv.0.0.weight", "rpn.head.cls_logits.bias",
       "rpn.head.bbox_pred.weight", "roi_heads.box_head.fc6.weight",
       "roi_heads.box_predictor.cls_score.weight", "roi_heads.box_predictor.bbox_pred.bias",
     ] {
@@ -64,7 +64,7 @@ import Testing
     }
     for part in [model, twin] { part.setTraining(false) }
     let batch = try model.prepare(tinyBatch())
-    let (found, wanted) = (try twin.tapTensors(batch), try model.tapTensors(batch))
+    let (found, wanted) = (try twin.dense(batch).taps, try model.dense(batch).taps)
     for (a, b) in zip(found, wanted) { #expect(try a.tensor.values() == b.tensor.values()) }
     let (mine, yours) = try (model.detect(batch, .init()), twin.detect(batch, .init()))
     #expect(mine.map { $0.map(\.box) } == yours.map { $0.map(\.box) })
@@ -106,7 +106,7 @@ import Testing
 
   @Test func aPassHasTheShapesItPromises() throws {
     let model = try tinyDetector()
-    let pass = try model.trainingPass(model.prepare(tinyBatch()), seed: 3)
+    let pass = try model.training(model.prepare(tinyBatch()), seed: 3)
     // 4 x 5 cells with four anchors.
     #expect(pass.rpnOutput.logits.shape == [160, 2] && pass.rpnOutput.deltas.shape == [160, 4])
     #expect(pass.rpn.rows.count == pass.rpn.labels.count && pass.rpn.rows.count <= 48)
@@ -123,7 +123,7 @@ import Testing
       #expect(labels[row] == Int64(label) && label > 0)
     }
     #expect(
-      try model.losses(pass).map(\.name) == [
+      pass.losses.map(\.name) == [
         "loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg",
       ])
   }
@@ -162,7 +162,7 @@ import Testing
   @Test func tapsAreAsDescribed() throws {
     let model = try tinyDetector()
     model.setTraining(false)
-    let tensors = try model.tapTensors(model.prepare(tinyBatch()))
+    let tensors = try model.dense(model.prepare(tinyBatch())).taps
     let described = model.taps.filter { !$0.name.hasPrefix("roi.") }
     #expect(tensors.map(\.name) == described.map(\.name))
     for (found, description) in zip(tensors, described) {

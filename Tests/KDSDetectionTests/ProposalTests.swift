@@ -26,9 +26,12 @@ import Testing
         }
       }
     }
-    return try RPNHead.flatten(
-      tensor(logits, [2, 2 * count, shape[2], shape[3]]),
-      tensor(fixture.floats("proposals/deltas"), [2, 4 * count, shape[2], shape[3]]))
+    return try RPNOutput(
+      [
+        RPNMaps(
+          logits: tensor(logits, [2, 2 * count, shape[2], shape[3]]),
+          deltas: tensor(fixture.floats("proposals/deltas"), [2, 4 * count, shape[2], shape[3]]))
+      ], classes: 2)
   }
 
   private func network() throws -> RegionProposals {
@@ -39,13 +42,14 @@ import Testing
     configuration.post_nms_test = 25
     configuration.min_size = 6
     return RegionProposals(
-      anchors: try AnchorGenerator(sizes: [10, 20, 36], ratios: [0.5, 1, 2]),
+      anchors: try PyramidAnchors(sizes: [10, 20, 36], ratios: [0.5, 1, 2], strides: [8]),
       configuration: configuration)
   }
 
   @Test(arguments: [true, false])
   func proposalsEqualTorchvision(training: Bool) throws {
-    let found = try network().proposals(output(), sizes: sizes, stride: 8, training: training)
+    let found = try network().proposals(
+      output(), sizes: sizes, input: Size2(48, 64), training: training)
     for image in 0..<2 {
       let wanted = try fixture.floats("proposals/\(training ? "train" : "test")_\(image)")
       #expect(found[image].count == wanted.count)
@@ -57,9 +61,10 @@ import Testing
   /// A constant on both logits changes no probability, so no proposal.
   @Test func onlyTheDifferenceOfTheLogitsCounts() throws {
     let output = try output()
-    let before = try network().proposals(output, sizes: sizes, stride: 8, training: false)
+    let before = try network().proposals(
+      output, sizes: sizes, input: Size2(48, 64), training: false)
     for index in 0..<output.logits.count { output.logits.floats[index] += 2 }
-    let after = try network().proposals(output, sizes: sizes, stride: 8, training: false)
+    let after = try network().proposals(output, sizes: sizes, input: Size2(48, 64), training: false)
     #expect(before.map(\.count) == after.map(\.count))
     // Adding 2 rounds the last bits of a logit, so near ties may change places; boxes stay close by.
     #expect(Array(before[0][..<4]) == Array(after[0][..<4]))
@@ -67,7 +72,7 @@ import Testing
 
   @Test func proposalsStayInsideTheirImageAndKeepTheMinimum() throws {
     for (image, boxes) in try network()
-      .proposals(output(), sizes: sizes, stride: 8, training: true).enumerated()
+      .proposals(output(), sizes: sizes, input: Size2(48, 64), training: true).enumerated()
     {
       #expect(!boxes.isEmpty)
       for index in stride(from: 0, to: boxes.count, by: 4) {
@@ -82,26 +87,16 @@ import Testing
   @Test func numbersThatAreNotFiniteGiveNoProposals() throws {
     let output = try output()
     for index in 0..<output.deltas.count { output.deltas.floats[index] = .nan }
-    for boxes in try network().proposals(output, sizes: sizes, stride: 8, training: true) {
+    for boxes in try network().proposals(output, sizes: sizes, input: Size2(48, 64), training: true)
+    {
       #expect(boxes.isEmpty)
     }
     let other = try self.output()
     for index in 0..<other.logits.count { other.logits.floats[index] = .nan }
-    for boxes in try network().proposals(other, sizes: sizes, stride: 8, training: true) {
+    for boxes in try network().proposals(other, sizes: sizes, input: Size2(48, 64), training: true)
+    {
       #expect(boxes.isEmpty)
     }
-  }
-
-  @Test func theHighestScoresComeFirst() {
-    let scores: [Float] = [1, 3, .nan, 3, -1, .infinity, 2, -.infinity]
-    #expect(topIndices(scores, 5) == [5, 1, 3, 6, 0])
-    #expect(topIndices(scores, 100).count == 8)
-    #expect(topIndices(scores, 0).isEmpty && topIndices([], 3).isEmpty)
-    // Few of many take the path over a threshold; ties at the threshold go to the lower index.
-    let many = (0..<1000).map { Float($0 % 10) }
-    #expect(topIndices(many, 3) == [9, 19, 29])
-    #expect(topIndices(many, 101).last == 8)
-    #expect(topIndices([Float](repeating: .nan, count: 40), 3) == [0, 1, 2])
   }
 
   // MARK: - Detections

@@ -21,15 +21,14 @@ import Testing
       $0.rpn.smooth_l1_beta = 1
     }
     batch = try model.prepare(tinyBatch())
-    pass = try model.trainingPass(batch, seed: seed)
+    pass = try model.training(batch, seed: seed)
   }
 
   /// The sum of the four losses for the drawn rows.
   private func loss() throws -> Double {
-    let features = try model.backbone.features(batch.images)
-    let output = try model.rpnHead(features.last!.tensor)
-    let (logits, deltas) = try model.roiHead(
-      features.last!.tensor, pass.rois, dropoutSeed: seed)
+    let levels = try model.source.maps(batch.images).levels.map(\.tensor)
+    let output = try model.rpnHead(levels)
+    let (logits, deltas) = try model.roiHead(levels, pass.rois, dropoutSeed: seed)
     let (rpn, rcn) = (pass.rpn, pass.rcn)
     let samples = [
       HeadSample(
@@ -65,7 +64,7 @@ import Testing
   }
 
   @Test func everyParameterAgreesWithFiniteDifferences() throws {
-    let losses = try model.losses(pass)
+    let losses = pass.losses
     let total = losses.reduce(0.0) { $0 + Double($1.tensor.item) }
     #expect(try loss() == total)
     try Tape.backward(from: Tensor.weightedSum(losses.map { ($0.tensor, 1) }))

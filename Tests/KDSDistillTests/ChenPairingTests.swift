@@ -35,12 +35,12 @@ import Testing
     let (student, teacher) = (try Tiny.detector(1), try Tiny.teacher(scale: 2))
     teacher.setTraining(false)
     let batch = try Tiny.batch(4)
-    let pass = try student.trainingPass(student.prepare(batch), seed: 11)
+    let pass = try student.training(student.prepare(batch), seed: 11)
     let view = try TeacherPass(teacher, teacher.prepare(batch))
     let found = try view.regionOutputs(of: pass)
     let rois = try pass.rois.values().enumerated().map { $0 % 5 == 0 ? $1 : 2 * $1 }
     let expected = try Tape.withoutGrad {
-      try teacher.roiHead(view.features.last!.tensor, Tensor(rois, shape: pass.rois.shape))
+      try teacher.roiHead(view.maps.levels.map(\.tensor), Tensor(rois, shape: pass.rois.shape))
     }
     #expect(try found.logits.values() == expected.logits.values())
     #expect(try found.deltas.values() == expected.deltas.values())
@@ -76,7 +76,7 @@ import Testing
     let part = try Chen2017(
       configuration, student: student, teacher: teacher, share: 1, Initializer(seed: 3))
     let batch = try Tiny.batch(4)
-    let pass = try student.trainingPass(student.prepare(batch), seed: 11)
+    let pass = try student.training(student.prepare(batch), seed: 11)
     let terms = try part.terms(pass, TeacherPass(teacher, teacher.prepare(batch)))
     let values = Dictionary(uniqueKeysWithValues: terms.map { ($0.name, $0.tensor.item) })
     #expect(values["distill_rpn_regression"] == 0 && values["distill_rcn_regression"] == 0)
@@ -108,8 +108,8 @@ import Testing
     // Double the input but the same anchors: they cover half of the scene.
     let teacher = try Tiny.teacher(scale: 2) { $0.anchor_sizes = sizes }
     let message = try refusal(teacher: teacher)
-    #expect(message.contains("[8.0, 14.0, 24.0]") && message.contains("48 px"))
-    #expect(message.contains("96 px") && message.contains("[4.0, 7.0, 12.0]"))
+    #expect(message.contains("[8.0, 14.0, 24.0]") && message.contains("48 to"))
+    #expect(message.contains("96 to") && message.contains("[4.0, 7.0, 12.0]"))
     let ratios = try Tiny.teacher { $0.anchor_ratios = [2] }
     #expect(try refusal(teacher: ratios).contains("ratios [2.0]"))
     let fewer = try Tiny.teacher { $0.anchor_sizes = [8, 14] }

@@ -91,7 +91,7 @@ import Testing
     let part = try Chen2017(
       chen(change), student: student, teacher: teacher, share: share, Initializer(seed: 3))
     let batch = try Tiny.batch(4)
-    let pass = try student.trainingPass(student.prepare(batch), seed: 11)
+    let pass = try student.training(student.prepare(batch), seed: 11)
     let found = try part.terms(pass, TeacherPass(teacher, teacher.prepare(batch)))
     return Dictionary(
       uniqueKeysWithValues: found.map { ($0.name, (value: $0.tensor.item, weight: $0.weight)) })

@@ -214,7 +214,7 @@ def test_frozen_stages_do_not_learn():
     model = kd.FasterRCNN(backbones.resnet_small(0.5, frozen_stages=1), 3, seed=0)
     learns = {n: p.requires_grad for n, p in model.named_parameters()}
     assert not learns["backbone.conv1.weight"]
-    assert learns["rpn.head.conv.weight"]
+    assert learns["rpn.head.conv.0.0.weight"]
 
 
 def test_save_and_load(tmp_path):

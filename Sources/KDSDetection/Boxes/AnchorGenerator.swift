@@ -37,20 +37,22 @@ public struct AnchorGenerator: Equatable {
 
   /// (height · width · count, 4) xyxy in input pixels, row-major over the map.
   public func grid(height: Int, width: Int, stride: Int) -> [Float] {
+    grid(height: height, width: width, step: Size2(stride))
+  }
+
+  /// The same with steps of its own for each axis.
+  public func grid(height: Int, width: Int, step: Size2) -> [Float] {
     let base = baseAnchors
-    var boxes = [Float]()
-    boxes.reserveCapacity(height * width * base.count)
-    for y in 0..<height {
-      for x in 0..<width {
-        let (dx, dy) = (Float(x * stride), Float(y * stride))
-        for anchor in 0..<count {
-          boxes.append(base[4 * anchor] + dx)
-          boxes.append(base[4 * anchor + 1] + dy)
-          boxes.append(base[4 * anchor + 2] + dx)
-          boxes.append(base[4 * anchor + 3] + dy)
+    return [Float](unsafeUninitializedCapacity: height * width * base.count) { boxes, filled in
+      for y in 0..<height {
+        for x in 0..<width {
+          let (dx, dy) = (Float(x * step.width), Float(y * step.height))
+          for side in base.indices {
+            boxes[filled] = base[side] + (side % 2 == 0 ? dx : dy)
+            filled += 1
+          }
         }
       }
     }
-    return boxes
   }
 }

@@ -25,21 +25,77 @@ public struct TapDescription: Codable, Equatable {
   public var stride: Int
   /// "feature", "class_logits" or "box_deltas"
   public var kind: String
+
+  public init(name: String, channels: Int, stride: Int, kind: String) {
+    (self.name, self.channels, self.stride, self.kind) = (name, channels, stride, kind)
+  }
+}
+
+/// A tensor with the name of its tap.
+public typealias NamedTensor = (name: String, tensor: Tensor)
+
+/// What a detector computed for one batch before any region: maps and dense head outputs.
+public protocol DensePass {
+  var batch: PreparedBatch { get }
+  var maps: FeatureMaps { get }
+  /// Outputs of the dense head under tap names, level by level.
+  var headTaps: [NamedTensor] { get }
+}
+
+/// Everything that one training pass computed: its losses, and what distillation terms are made of.
+public protocol TrainingPass: DensePass {
+  /// Scalars on the tape, under torchvision's names.
+  var losses: [NamedTensor] { get }
+  /// Outputs for the regions that were sampled in this pass.
+  var regionTaps: [NamedTensor] { get }
+}
+
+extension DensePass {
+  /// Every tap of the pass.
+  public var taps: [NamedTensor] { maps.taps.map { ($0.name, $0.tensor) } + headTaps }
+}
+
+extension TrainingPass {
+  public var regionTaps: [NamedTensor] { [] }
 }
 
 /// What the outside may ask of any detector. Distillation knows detectors only by this and their taps.
 public protocol Detector: Module {
-  /// Classes including background.
-  var classCount: Int { get }
-  /// JSON that rebuilds the detector, defaults filled in.
-  func configurationText() throws -> String
-  /// Resizes, normalizes and pads images for this detector.
-  func prepare(_ batch: RawBatch) throws -> PreparedBatch
-  /// Training losses by name, scalars on the tape.
-  func losses(_ batch: PreparedBatch, seed: UInt64) throws -> [(name: String, tensor: Tensor)]
-  /// Every tap's tensor of a forward pass without proposals.
-  func tapTensors(_ batch: PreparedBatch) throws -> [(name: String, tensor: Tensor)]
-  var taps: [TapDescription] { get }
-  /// Detections per image, best first.
+  /// What all detectors share of their configurations.
+  var common: any DetectorConfiguration { get }
+  /// Backbone and neck.
+  var source: any FeatureSource { get }
+  /// Outputs of the dense head where distillation may look.
+  var headTaps: [TapDescription] { get }
+  /// Forward pass of a training step, losses included. `seed` draws samples and dropout.
+  func trainingPass(_ batch: PreparedBatch, seed: UInt64) throws -> any TrainingPass
+  /// Maps and dense outputs, no regions.
+  func densePass(_ batch: PreparedBatch) throws -> any DensePass
+  /// Detections per image, best first. Runs without tape.
   func detect(_ batch: PreparedBatch, _ options: PredictionOptions) throws -> [[Detection]]
+}
+
+extension Detector {
+  /// Classes including background.
+  public var classCount: Int { common.num_classes }
+
+  /// JSON that rebuilds the detector, defaults filled in.
+  public func configurationText() throws -> String { try StrictJSON.encode(common) }
+
+  /// Resizes, normalizes and pads images for this detector.
+  public func prepare(_ batch: RawBatch) throws -> PreparedBatch {
+    try ImagePreparation(common).prepare(batch)
+  }
+
+  /// Training losses by name, scalars on the tape.
+  public func losses(_ batch: PreparedBatch, seed: UInt64) throws -> [NamedTensor] {
+    try trainingPass(batch, seed: seed).losses
+  }
+
+  /// Where distillation may look: maps of backbone and neck, dense outputs.
+  public var taps: [TapDescription] {
+    source.tapDescriptions.map {
+      TapDescription(name: $0.name, channels: $0.channels, stride: $0.stride, kind: "feature")
+    } + headTaps
+  }
 }

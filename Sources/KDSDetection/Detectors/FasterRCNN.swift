@@ -2,10 +2,18 @@ import KDSKernels
 import KDSNN
 import KDSTensor
 
-/// Everything that one training pass computed: losses are made from it, and so are distillation terms.
-public struct FasterRCNNTrainingPass {
+/// Maps and proposal outputs of one batch.
+public struct FasterRCNNDensePass: DensePass {
   public let batch: PreparedBatch
-  public let features: [Feature]
+  public let maps: FeatureMaps
+  public let rpnOutput: RPNOutput
+  public var headTaps: [NamedTensor] { rpnTaps(rpnOutput, maps.levels) }
+}
+
+/// Everything that one training pass computed: losses are made from it, and so are distillation terms.
+public struct FasterRCNNTrainingPass: TrainingPass {
+  public let batch: PreparedBatch
+  public let maps: FeatureMaps
   public let rpnOutput: RPNOutput
   /// The proposal network's mini-batch.
   public let rpn: HeadSample
@@ -15,129 +23,162 @@ public struct FasterRCNNTrainingPass {
   public let classLogits, boxDeltas: Tensor
   /// The region head's mini-batch.
   public let rcn: HeadSample
+  public let losses: [NamedTensor]
+
+  public var headTaps: [NamedTensor] { rpnTaps(rpnOutput, maps.levels) }
+  public var regionTaps: [NamedTensor] {
+    [("roi.class_logits", classLogits), ("roi.box_deltas", boxDeltas)]
+  }
 }
 
-/// Faster R-CNN with one feature map, as published (Ren et al. 2015), approximate joint training.
+/// "rpn.objectness" and "rpn.box_deltas", with the level's name behind where there are several.
+private func rpnTaps(_ output: RPNOutput, _ levels: [Feature]) -> [NamedTensor] {
+  zip(output.maps, levels).flatMap { maps, level -> [NamedTensor] in
+    let suffix = levelSuffix(level.name, of: levels.count)
+    return [("rpn.objectness" + suffix, maps.logits), ("rpn.box_deltas" + suffix, maps.deltas)]
+  }
+}
+
+/// ".p3" for "neck.p3" among several levels, nothing for the only one.
+func levelSuffix(_ name: String, of count: Int) -> String {
+  count == 1 ? "" : "." + (name.split(separator: ".").last.map(String.init) ?? name)
+}
+
+/// Faster R-CNN (Ren et al. 2015), approximate joint training, on one map as published or on a feature
+/// pyramid (Lin et al. 2017).
 ///
-/// Parts: `backbone`, `rpn.head`, `roi_heads`. Losses carry torchvision's names.
+/// Parts: `backbone`, `rpn.head`, `roi_heads`. Parameter and loss names are torchvision's.
 public final class FasterRCNN: Module, Detector {
   public let configuration: FasterRCNNConfiguration
   public let proposals: RegionProposals
-  public let stride: Int
+  public let source: any FeatureSource
+  public let rpnHead: RPNHead
+  public let roiHead: RoIHead
   private let regionSampler: RegionSampler
 
   public convenience init(_ configuration: FasterRCNNConfiguration, seed: UInt64) throws {
     let initializer = Initializer(seed: seed)
     try self.init(
-      configuration, backbone: makeBackbone(configuration.backbone, initializer), initializer)
+      configuration,
+      source: makeFeatureSource(configuration.backbone, configuration.neck, initializer),
+      initializer)
   }
 
   public init(
-    _ configuration: FasterRCNNConfiguration, backbone: Backbone, _ initializer: Initializer
+    _ configuration: FasterRCNNConfiguration, source: any FeatureSource, _ initializer: Initializer
   ) throws {
-    try Self.check(configuration)
-    guard let last = backbone.descriptions.last else {
-      throw KDSError.argument("faster_rcnn: backbone \(configuration.backbone.name) has no feature")
-    }
+    try configuration.check()
     self.configuration = configuration
-    stride = last.stride
-    let anchors = try AnchorGenerator(
-      sizes: configuration.anchor_sizes, ratios: configuration.anchor_ratios)
+    self.source = source
+    let levels = source.levelDescriptions
+    let anchors = try PyramidAnchors(
+      sizes: configuration.anchor_sizes, ratios: configuration.anchor_ratios,
+      strides: levels.map(\.stride), strideRule: configuration.anchor_strides)
     proposals = RegionProposals(anchors: anchors, configuration: configuration.rpn)
     regionSampler = RegionSampler(configuration: configuration.roi)
+    rpnHead = try Self.makeRPNHead(configuration, source, anchors, initializer)
+    roiHead = try RoIHead(
+      sizes: Self.headSizes(configuration, source), configuration: configuration.roi, initializer)
     super.init()
-    let defaults = backbone.headDefaults
-    let (rpn, roi) = (configuration.rpn, configuration.roi)
-    child("backbone", backbone)
-    let network = child("rpn", Module())
-    network.child(
-      "head",
-      try RPNHead(
-        inChannels: last.channels, channels: rpn.channels > 0 ? rpn.channels : defaults.rpnChannels,
-        anchorsPerCell: anchors.count, initializer))
-    let sizes = RoIHeadSizes(
-      channels: last.channels, stride: last.stride,
-      poolSize: roi.pool_size > 0 ? roi.pool_size : defaults.poolSize,
-      classes: configuration.num_classes, hidden: roi.hidden.isEmpty ? defaults.hidden : roi.hidden,
+    child("backbone", source as Module)
+    child("rpn", Module()).child("head", rpnHead)
+    child("roi_heads", roiHead)
+  }
+
+  private static func makeRPNHead(
+    _ configuration: FasterRCNNConfiguration, _ source: any FeatureSource,
+    _ anchors: PyramidAnchors, _ initializer: Initializer
+  ) throws -> RPNHead {
+    let (rpn, inputs) = (configuration.rpn, source.levelDescriptions[0].channels)
+    let usual = configuration.neck.kind == "none" ? source.body.headDefaults.rpnChannels : inputs
+    return try RPNHead(
+      inChannels: inputs, channels: rpn.channels > 0 ? rpn.channels : usual,
+      anchorsPerCell: anchors.count, classes: rpn.objectness == "sigmoid" ? 1 : 2, depth: rpn.convs,
+      initializer)
+  }
+
+  private static func headSizes(
+    _ configuration: FasterRCNNConfiguration, _ source: any FeatureSource
+  ) -> RoIHeadSizes {
+    let (roi, defaults) = (configuration.roi, source.body.headDefaults)
+    let levels = source.levelDescriptions.prefix(source.pooledLevels)
+    return RoIHeadSizes(
+      channels: levels[0].channels, poolSize: roi.pool_size > 0 ? roi.pool_size : defaults.poolSize,
+      classes: configuration.num_classes, strides: levels.map(\.stride),
+      hidden: roi.hidden.isEmpty ? defaults.hidden : roi.hidden,
       dropout: roi.dropout >= 0 ? roi.dropout : defaults.dropout)
-    child("roi_heads", try RoIHead(sizes: sizes, configuration: roi, initializer))
   }
 
-  // MARK: - Parts
+  public var backbone: Backbone { source.body }
+  public var common: any DetectorConfiguration { configuration }
 
-  public var backbone: Backbone { childModule("backbone") as! Backbone }
-  public var rpnHead: RPNHead { childModule("rpn")!.childModule("head") as! RPNHead }
-  public var roiHead: RoIHead { childModule("roi_heads") as! RoIHead }
-  public var classCount: Int { configuration.num_classes }
+  // MARK: - Passes
 
-  public func configurationText() throws -> String { try StrictJSON.encode(configuration) }
+  public func densePass(_ batch: PreparedBatch) throws -> any DensePass { try dense(batch) }
 
-  public func prepare(_ batch: RawBatch) throws -> PreparedBatch {
-    try ImagePreparation(configuration).prepare(batch)
+  /// `densePass` with its own type.
+  public func dense(_ batch: PreparedBatch) throws -> FasterRCNNDensePass {
+    let maps = try source.maps(batch.images)
+    return FasterRCNNDensePass(
+      batch: batch, maps: maps, rpnOutput: try rpnHead(maps.levels.map(\.tensor)))
   }
 
-  // MARK: - Training
+  public func trainingPass(_ batch: PreparedBatch, seed: UInt64) throws -> any TrainingPass {
+    try training(batch, seed: seed)
+  }
 
-  /// Forward pass of a training step. `seed` draws anchors, regions and dropout.
-  public func trainingPass(_ batch: PreparedBatch, seed: UInt64) throws -> FasterRCNNTrainingPass {
-    try checkLabels(batch)
-    let features = try backbone.features(batch.images)
-    let map = features[features.count - 1].tensor
-    let output = try rpnHead(map)
-    let rpn = try proposals.sample(output, batch: batch, stride: stride, seed: seed)
+  /// `trainingPass` with its own type.
+  public func training(_ batch: PreparedBatch, seed: UInt64) throws -> FasterRCNNTrainingPass {
+    try configuration.checkLabels(batch)
+    let pass = try dense(batch)
+    let output = pass.rpnOutput
+    let rpn = try proposals.sample(output, batch: batch, seed: seed)
     let boxes = try proposals.proposals(
-      output, sizes: batch.sizes, stride: stride, training: true)
+      output, sizes: batch.sizes, input: batch.inputSize, training: true)
     let regions = try regionSampler.draw(proposals: boxes, batch: batch, seed: seed)
-    let (logits, deltas) = try roiHead(map, regions.rois, dropoutSeed: seed)
+    let (logits, deltas) = try roiHead(
+      pass.maps.levels.map(\.tensor), regions.rois, dropoutSeed: seed)
+    let rcn = try headSample(regions, logits, deltas)
+    return FasterRCNNTrainingPass(
+      batch: batch, maps: pass.maps, rpnOutput: output, rpn: rpn, rois: regions.rois,
+      classLogits: logits, boxDeltas: deltas, rcn: rcn, losses: try losses(rpn, rcn))
+  }
+
+  private func headSample(
+    _ regions: SampledRegions, _ logits: Tensor, _ deltas: Tensor
+  ) throws -> HeadSample {
     let classes = regions.positives.map { Int(regions.labels[$0]) }
-    let rcn = HeadSample(
+    return HeadSample(
       logits: logits, labels: try Tensor(regions.labels, shape: [regions.labels.count]),
       deltas: try deltas.gatherRows(regions.positives).gatherColumnGroups(classes),
       targets: try Tensor(regions.targets, shape: [regions.positives.count, 4]),
       rows: Array(0..<regions.labels.count), positiveRows: regions.positives,
       positiveClasses: classes)
-    return FasterRCNNTrainingPass(
-      batch: batch, features: features, rpnOutput: output, rpn: rpn, rois: regions.rois,
-      classLogits: logits, boxDeltas: deltas, rcn: rcn)
   }
 
-  /// The four losses of a pass: means over the sampled anchors and regions.
-  public func losses(_ pass: FasterRCNNTrainingPass) throws -> [(name: String, tensor: Tensor)] {
+  /// The four losses: means over the sampled anchors and regions.
+  private func losses(_ rpn: HeadSample, _ rcn: HeadSample) throws -> [NamedTensor] {
     [
-      ("loss_objectness", try pass.rpn.classificationLoss()),
-      ("loss_rpn_box_reg", try pass.rpn.regressionLoss(beta: configuration.rpn.smooth_l1_beta)),
-      ("loss_classifier", try pass.rcn.classificationLoss()),
-      ("loss_box_reg", try pass.rcn.regressionLoss(beta: configuration.roi.smooth_l1_beta)),
+      ("loss_objectness", try rpn.classificationLoss()),
+      ("loss_rpn_box_reg", try rpn.regressionLoss(beta: configuration.rpn.smooth_l1_beta)),
+      ("loss_classifier", try rcn.classificationLoss()),
+      ("loss_box_reg", try rcn.regressionLoss(beta: configuration.roi.smooth_l1_beta)),
     ]
   }
 
-  public func losses(
-    _ batch: PreparedBatch, seed: UInt64
-  ) throws -> [(name: String, tensor: Tensor)] {
-    try losses(trainingPass(batch, seed: seed))
-  }
-
-  // MARK: - Taps
-
-  public var taps: [TapDescription] {
-    let features = backbone.descriptions.map {
-      TapDescription(
-        name: "backbone.\($0.name)", channels: $0.channels, stride: $0.stride, kind: "feature")
+  public var headTaps: [TapDescription] {
+    let (levels, anchors) = (source.levelDescriptions, proposals.anchors.count)
+    return levels.flatMap { level in
+      let suffix = levelSuffix(level.name, of: levels.count)
+      return [
+        TapDescription(
+          name: "rpn.objectness" + suffix, channels: rpnHead.classes * anchors,
+          stride: level.stride, kind: "class_logits"),
+        TapDescription(
+          name: "rpn.box_deltas" + suffix, channels: 4 * anchors, stride: level.stride,
+          kind: "box_deltas"),
+      ]
     }
-    let anchors = proposals.anchors.count
-    return features + [
-      TapDescription(
-        name: "rpn.objectness", channels: 2 * anchors, stride: stride, kind: "class_logits"),
-      TapDescription(
-        name: "rpn.box_deltas", channels: 4 * anchors, stride: stride, kind: "box_deltas"),
-    ]
-  }
-
-  public func tapTensors(_ batch: PreparedBatch) throws -> [(name: String, tensor: Tensor)] {
-    let features = try backbone.features(batch.images)
-    let (logits, deltas) = try rpnHead.maps(features[features.count - 1].tensor)
-    return features.map { ("backbone.\($0.name)", $0.tensor) }
-      + [("rpn.objectness", logits), ("rpn.box_deltas", deltas)]
   }
 
   // MARK: - Inference
@@ -146,77 +187,27 @@ public final class FasterRCNN: Module, Detector {
     _ batch: PreparedBatch, _ options: PredictionOptions
   ) throws -> [[Detection]] {
     try Tape.withoutGrad {
-      let features = try backbone.features(batch.images)
-      let map = features[features.count - 1].tensor
+      let pass = try dense(batch)
       let boxes = try proposals.proposals(
-        rpnHead(map), sizes: batch.sizes, stride: stride, training: false)
+        pass.rpnOutput, sizes: batch.sizes, input: batch.inputSize, training: false)
       let rois = try regions(boxes)
-      let (logits, deltas) = try roiHead(map, rois)
+      let (logits, deltas) = try roiHead(pass.maps.levels.map(\.tensor), rois)
       let finish = RoIPostprocessing(configuration: configuration.roi, options: options)
       return try finish.detections(
         logits: logits, deltas: deltas, rois: rois, counts: boxes.map { $0.count / 4 }, batch: batch
       )
     }
   }
+}
 
-  /// (R, 5) from boxes per image.
-  private func regions(_ boxes: [[Float]]) throws -> Tensor {
-    var values: [Float] = []
-    for (image, list) in boxes.enumerated() {
-      for box in 0..<list.count / 4 {
-        values.append(Float(image))
-        values += list[4 * box..<4 * box + 4]
-      }
-    }
-    return try Tensor(values, shape: [values.count / 5, 5])
-  }
-
-  // MARK: - Checks
-
-  private func checkLabels(_ batch: PreparedBatch) throws {
-    for (image, labels) in batch.labels.enumerated() {
-      for (index, label) in labels.enumerated() where label < 1 || label >= Int64(classCount) {
-        throw KDSError.argument(
-          "targets[\(image)]: label \(label) of box \(index) is outside 1...\(classCount - 1) "
-            + "(num_classes = \(classCount) counts the background)")
-      }
+/// (R, 5) from boxes per image.
+func regions(_ boxes: [[Float]]) throws -> Tensor {
+  var values: [Float] = []
+  for (image, list) in boxes.enumerated() {
+    for box in 0..<list.count / 4 {
+      values.append(Float(image))
+      values += list[4 * box..<4 * box + 4]
     }
   }
-
-  private static func check(_ c: FasterRCNNConfiguration) throws {
-    guard c.num_classes >= 2, c.num_classes <= 100_000 else {
-      throw KDSError.argument(
-        "num_classes: \(c.num_classes) must be at least 2 (background counts)")
-    }
-    guard c.class_names.isEmpty || c.class_names.count == c.num_classes else {
-      throw KDSError.argument(
-        "class_names: \(c.class_names.count) names for num_classes = \(c.num_classes) (background counts)"
-      )
-    }
-    guard c.image_min > 0, c.image_max >= c.image_min, c.image_max <= 1 << 14 else {
-      throw KDSError.argument(
-        "image size: min \(c.image_min) and max \(c.image_max) must be 0 < min <= max")
-    }
-    guard c.size_divisor > 0, c.size_divisor <= 1024 else {
-      throw KDSError.argument("size_divisor: \(c.size_divisor) must be positive")
-    }
-    guard c.image_mean.count == c.backbone.in_channels, c.image_std.count == c.backbone.in_channels,
-      c.image_std.allSatisfy({ $0 > 0 })
-    else {
-      throw KDSError.argument(
-        "image_mean and image_std need \(c.backbone.in_channels) entries (in_channels), std positive"
-      )
-    }
-    guard c.rpn.batch > 0, c.roi.batch > 0, c.roi.max_detections > 0, c.rpn.post_nms_test > 0,
-      c.rpn.post_nms_train > 0, c.rpn.pre_nms_test > 0, c.rpn.pre_nms_train > 0
-    else {
-      throw KDSError.argument("rpn and roi: batch sizes and limits must be positive")
-    }
-    guard c.roi.pool_size >= 0, c.roi.pool_size <= 64, c.roi.dropout < 1,
-      c.roi.sampling_ratio <= 64,
-      c.roi.hidden.allSatisfy({ $0 > 0 && $0 <= 1 << 16 }), c.rpn.channels <= 1 << 14
-    else {
-      throw KDSError.argument("roi: pool_size, hidden and dropout are out of range")
-    }
-  }
+  return try Tensor(values, shape: [values.count / 5, 5])
 }

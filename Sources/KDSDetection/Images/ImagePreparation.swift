@@ -5,12 +5,14 @@ import KDSTensor
 public struct ImagePreparation {
   let shortest, longest, divisor, channels: Int
   let mean, deviation: [Float]
+  let roundsDown: Bool
 
-  public init(_ configuration: FasterRCNNConfiguration) {
+  public init(_ configuration: some DetectorConfiguration) {
     shortest = configuration.image_min
     longest = configuration.image_max
     divisor = configuration.size_divisor
     channels = configuration.backbone.in_channels
+    roundsDown = configuration.image_rounding == "floor"
     mean = configuration.image_mean
     deviation = configuration.image_std
   }
@@ -18,6 +20,12 @@ public struct ImagePreparation {
   /// Size after resizing: the shorter side becomes `image_min` unless the longer one would pass `image_max`.
   public func resized(_ size: Size2) -> Size2 {
     let (short, long) = (min(size.height, size.width), max(size.height, size.width))
+    if roundsDown {
+      // torchvision divides in single precision and multiplies in double; the last bit decides a pixel.
+      let scale = Double(min(Float(shortest) / Float(short), Float(longest) / Float(long)))
+      return Size2(
+        max(1, Int(Double(size.height) * scale)), max(1, Int(Double(size.width) * scale)))
+    }
     let scale = min(Double(shortest) / Double(short), Double(longest) / Double(long))
     return Size2(
       max(1, Int((Double(size.height) * scale).rounded())),

@@ -103,4 +103,6 @@ public struct PreparedBatch {
   /// Boxes in input pixels, (M, 4) each.
   public let boxes: [[Float]]
   public let labels: [[Int64]]
+  /// Height and width of the padded input.
+  public var inputSize: Size2 { Size2(images.shape[2], images.shape[3]) }
 }

@@ -4,19 +4,19 @@ import KDSTensor
 
 /// The proposal network after its head: mini-batch, losses and proposals.
 public struct RegionProposals {
-  public let anchors: AnchorGenerator
+  public let anchors: PyramidAnchors
   public let configuration: RPNConfiguration
 
-  public init(anchors: AnchorGenerator, configuration: RPNConfiguration) {
+  public init(anchors: PyramidAnchors, configuration: RPNConfiguration) {
     self.anchors = anchors
     self.configuration = configuration
   }
 
-  /// Draws the anchors that count in the losses; `randoms` gives one generator per image.
+  /// Draws the anchors that count in the losses, with a random stream per image.
   public func sample(
-    _ output: RPNOutput, batch: PreparedBatch, stride: Int, seed: UInt64
+    _ output: RPNOutput, batch: PreparedBatch, seed: UInt64
   ) throws -> HeadSample {
-    let grid = anchors.grid(height: output.height, width: output.width, stride: stride)
+    let grid = grids(output, batch.inputSize).flatMap { $0 }
     let perImage = grid.count / 4
     let sampler = AnchorSampler(configuration: configuration)
     var (rows, positiveRows): ([Int], [Int]) = ([], [])
@@ -42,56 +42,101 @@ public struct RegionProposals {
   }
 
   /// The best boxes per image, (K, 4) in input pixels, best first; no gradient passes (approximate joint training).
+  ///
+  /// Every level gives its best by score before suppression, which runs per level, as in torchvision.
   public func proposals(
-    _ output: RPNOutput, sizes: [Size2], stride: Int, training: Bool
+    _ output: RPNOutput, sizes: [Size2], input: Size2, training: Bool
   ) throws -> [[Float]] {
-    let grid = anchors.grid(height: output.height, width: output.width, stride: stride)
-    let perImage = grid.count / 4
+    let grids = grids(output, input)
     let before = training ? configuration.pre_nms_train : configuration.pre_nms_test
     let after = training ? configuration.post_nms_train : configuration.post_nms_test
+    let perImage = output.anchors
+    var candidates = [Candidates](repeating: Candidates(), count: output.images * grids.count)
+    let (columns, logits, deltas) = (
+      output.logits.shape[1], output.logits.floats, output.deltas.floats
+    )
+    var starts = [0]
+    for grid in grids { starts.append(starts[starts.count - 1] + grid.count / 4) }
+    candidates.withUnsafeMutableBufferPointer { slots in
+      let slots = slots.baseAddress!
+      parallelFor(count: output.images * grids.count, grain: 1) { range in
+        for item in range {
+          let (image, level) = (item / grids.count, item % grids.count)
+          let first = image * perImage + starts[level]
+          slots[item] = best(
+            logits + first * columns, columns, deltas + first * 4, grids[level], sizes[image],
+            before)
+        }
+      }
+    }
     return (0..<output.images).map { image in
-      let logits = output.logits.floats + image * perImage * 2
-      // The object probability grows with the difference of the two logits.
-      let scores = (0..<perImage).map { logits[2 * $0 + 1] - logits[2 * $0] }
-      let best = topIndices(scores, before)
-      return select(
-        best, scores, grid, output.deltas.floats + image * perImage * 4, sizes[image], after)
+      merge(Array(candidates[image * grids.count..<(image + 1) * grids.count]), after)
     }
   }
 
-  private func select(
-    _ best: [Int], _ scores: [Float], _ grid: [Float], _ deltas: UnsafePointer<Float>,
-    _ size: Size2, _ limit: Int
-  ) -> [Float] {
-    let count = best.count
-    if count == 0 { return [] }
-    let base = best.flatMap { grid[4 * $0..<4 * $0 + 4] }
-    let codes = best.flatMap { index in (0..<4).map { deltas[4 * index + $0] } }
+  private func grids(_ output: RPNOutput, _ input: Size2) -> [[Float]] {
+    output.maps.enumerated().map {
+      anchors.grid(level: $0, map: Size2($1.height, $1.width), input: input)
+    }
+  }
+
+  /// Boxes of one level before suppression, best first.
+  private struct Candidates {
+    var boxes: [Float] = []
+    var scores: [Float] = []
+  }
+
+  private func best(
+    _ logits: UnsafePointer<Float>, _ columns: Int, _ deltas: UnsafePointer<Float>,
+    _ grid: [Float], _ size: Size2, _ limit: Int
+  ) -> Candidates {
+    let total = grid.count / 4
+    let scores = [Float](unsafeUninitializedCapacity: total) { scores, filled in
+      // The object probability grows with the difference of two logits, or with the one.
+      for index in 0..<total {
+        scores[index] = columns == 2 ? logits[2 * index + 1] - logits[2 * index] : logits[index]
+      }
+      filled = total
+    }
+    let chosen = Kernels.topK(scores, total, k: limit)
+    let count = chosen.count
+    if count == 0 { return Candidates() }
+    var (base, codes) = (
+      [Float](repeating: 0, count: 4 * count), [Float](repeating: 0, count: 4 * count)
+    )
+    for (row, index) in chosen.enumerated() {
+      for side in 0..<4 {
+        base[4 * row + side] = grid[4 * index + side]
+        codes[4 * row + side] = deltas[4 * index + side]
+      }
+    }
     var boxes = [Float](repeating: 0, count: 4 * count)
     Kernels.decodeBoxes(codes, anchors: base, &boxes, count)
     Kernels.clipBoxes(&boxes, count, width: Float(size.width), height: Float(size.height))
     let large = Kernels.largeBoxes(boxes, count, minimum: configuration.min_size)
-    let kept = large.flatMap { boxes[4 * $0..<4 * $0 + 4] }
-    let keptScores = large.map { scores[best[$0]] }
-    if large.isEmpty { return [] }
-    let survivors = Kernels.nms(
-      boxes: kept, scores: keptScores, large.count, threshold: configuration.nms, maxOutput: limit)
-    return survivors.flatMap { kept[4 * $0..<4 * $0 + 4] }
+    return Candidates(
+      boxes: large.flatMap { boxes[4 * $0..<4 * $0 + 4] }, scores: large.map { scores[chosen[$0]] })
   }
-}
 
-/// Indices of the `limit` highest scores, highest first, the lower index first among equals; NaN last.
-func topIndices(_ scores: [Float], _ limit: Int) -> [Int] {
-  var order = Array(scores.indices)
-  func key(_ index: Int) -> Float { scores[index].isNaN ? -.infinity : scores[index] }
-  if limit < order.count / 4 {
-    // A threshold from the sorted values first: most anchors never enter the index sort.
-    let values = scores.map { $0.isNaN ? -.infinity : $0 }.sorted(by: >)
-    let bar = values[max(0, limit - 1)]
-    order = order.filter { key($0) >= bar }
+  /// Suppression within each level, then the best of all.
+  private func merge(_ levels: [Candidates], _ limit: Int) -> [Float] {
+    let boxes = levels.flatMap(\.boxes)
+    let scores = levels.flatMap(\.scores)
+    if scores.isEmpty { return [] }
+    let survivors: [Int]
+    if levels.count == 1 {
+      survivors = Kernels.nms(
+        boxes: boxes, scores: scores, scores.count, threshold: configuration.nms, maxOutput: limit)
+    } else {
+      let labels = levels.enumerated().flatMap { level, found in
+        [Int64](repeating: Int64(level), count: found.scores.count)
+      }
+      survivors = Kernels.batchedNMS(
+        boxes: boxes, scores: scores, labels: labels, scores.count, threshold: configuration.nms,
+        maxOutput: limit)
+    }
+    return survivors.flatMap { boxes[4 * $0..<4 * $0 + 4] }
   }
-  order.sort { key($0) != key($1) ? key($0) > key($1) : $0 < $1 }
-  return Array(order.prefix(max(0, limit)))
 }
 
 /// Which random stream serves what, so that one more consumer changes no other's numbers.

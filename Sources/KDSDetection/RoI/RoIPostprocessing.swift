@@ -3,7 +3,7 @@ import KDSTensor
 
 /// From region logits to detections: softmax, decode per class, clip, threshold, NMS per class, best N.
 struct RoIPostprocessing {
-  let scoreThreshold, nmsThreshold: Float
+  let scoreThreshold, nmsThreshold, minimumSide: Float
   let limit: Int
   let boxWeights: SIMD4<Float>
 
@@ -13,6 +13,7 @@ struct RoIPostprocessing {
     nmsThreshold = options.nms_threshold >= 0 ? options.nms_threshold : configuration.nms
     limit = options.max_detections >= 0 ? options.max_detections : configuration.max_detections
     boxWeights = RegionSampler(configuration: configuration).boxWeights
+    minimumSide = configuration.min_size
   }
 
   /// - Parameter counts: regions per image; `rois` lists them image after image.
@@ -48,7 +49,7 @@ struct RoIPostprocessing {
     for row in 0..<rows {
       for label in 1..<classes where scores[row * classes + label] > scoreThreshold {
         let box = boxes + 4 * (row * classes + label)
-        if !(box[2] > box[0] && box[3] > box[1]) { continue }
+        if !(box[2] - box[0] > minimumSide && box[3] - box[1] > minimumSide) { continue }
         kept += UnsafeBufferPointer(start: box, count: 4)
         keptScores.append(scores[row * classes + label])
         labels.append(Int64(label))

@@ -55,7 +55,7 @@ public final class FeatureConnector: Module {
   /// One line of the shape report.
   public var report: ConnectorReport {
     ConnectorReport(
-      student: "backbone.\(student.name)", teacher: "backbone.\(teacher.name)",
+      student: student.name, teacher: teacher.name,
       channels: childModule("adaptation") == nil
         ? "\(student.channels), no adaptation"
         : "\(student.channels) -> \(teacher.channels) by 1x1 convolution",

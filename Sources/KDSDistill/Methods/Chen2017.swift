@@ -42,7 +42,10 @@ public final class Chen2017: DistillationPart {
     return softens && distilled ? 1 - softWeight : 1
   }
 
-  public func terms(_ pass: FasterRCNNTrainingPass, _ teacher: TeacherPass) throws -> [LossTerm] {
+  public func terms(_ pass: any TrainingPass, _ teacher: TeacherPass) throws -> [LossTerm] {
+    guard let pass = pass as? FasterRCNNTrainingPass else {
+      throw KDSError.argument("chen2017: the student has no region head")
+    }
     var terms: [LossTerm] = []
     if scale == 0 { return terms }
     if configuration.rpn, needsHeads { terms += try proposalTerms(pass, teacher) }
@@ -55,7 +58,7 @@ public final class Chen2017: DistillationPart {
     if let hint {
       let names = (hint.student.name, hint.teacher.name)
       let (studentMap, teacherMap) = try hint(
-        Self.find(names.0, pass.features), Self.find(names.1, teacher.features))
+        Self.find(names.0, pass.maps), Self.find(names.1, teacher.maps))
       terms.append(
         LossTerm(
           name: "distill_hint",
@@ -77,20 +80,27 @@ public final class Chen2017: DistillationPart {
   private func proposalTerms(
     _ pass: FasterRCNNTrainingPass, _ teacher: TeacherPass
   ) throws -> [LossTerm] {
-    let (height, width) = (pass.rpnOutput.height, pass.rpnOutput.width)
+    guard let dense = teacher.pass as? FasterRCNNDensePass else {
+      throw KDSError.argument("chen2017: the teacher has no proposal network")
+    }
     let output = try Tape.withoutGrad {
-      try RPNHead.flatten(
-        fit(teacher.rpnLogits, height, width), fit(teacher.rpnDeltas, height, width))
+      let maps = try zip(dense.rpnOutput.maps, pass.rpnOutput.maps).map { other, own in
+        RPNMaps(
+          logits: try fit(other.logits, own.height, own.width),
+          deltas: try fit(other.deltas, own.height, own.width))
+      }
+      return try RPNOutput(maps, classes: dense.rpnOutput.logits.shape[1])
     }
     return try headTerms(
       "rpn", pass.rpn, output.logits.gatherRows(pass.rpn.rows),
       output.deltas.gatherRows(pass.rpn.positiveRows))
   }
 
-  /// A teacher's map on the student's grid, when the teacher sees larger images.
+  /// A teacher's map on the student's grid, when the teacher sees larger images: anchors stand at the
+  /// corners of cells, so the teacher's anchor at a student's cell j is that of its cell j · ratio.
   private func fit(_ map: Tensor, _ height: Int, _ width: Int) throws -> Tensor {
     if map.shape[2] == height && map.shape[3] == width { return map }
-    return try map.resizedBilinear(Size2(height, width))
+    return try map.resizedNearest(Size2(height, width))
   }
 
   private func headTerms(
@@ -98,11 +108,13 @@ public final class Chen2017: DistillationPart {
   ) throws -> [LossTerm] {
     var terms: [LossTerm] = []
     if softens && softWeight > 0 {
+      // One sigmoid logit is a softmax over two.
+      let own = try twoClassLogits(sample.logits)
       terms.append(
         LossTerm(
           name: "distill_\(head)_classification",
-          tensor: try sample.logits.weightedSoftCrossEntropy(
-            teacher: logits, classWeights: classWeights(sample.logits.shape[1]),
+          tensor: try own.weightedSoftCrossEntropy(
+            teacher: twoClassLogits(logits), classWeights: classWeights(own.shape[1]),
             temperature: Float(configuration.temperature)),
           weight: softWeight))
     }
@@ -137,9 +149,10 @@ public final class Chen2017: DistillationPart {
   ) throws -> FeatureConnector {
     let names = configuration.hint_layer.split(separator: ":").map(String.init)
     func pick(_ model: FasterRCNN, _ name: String?, _ role: String) throws -> FeatureDescription {
-      let all = model.backbone.descriptions
-      guard let name else { return all[all.count - 1] }
-      guard let found = all.first(where: { $0.name == name }) else {
+      let all = model.source.tapDescriptions
+      guard let name else { return model.source.body.tapDescriptions.last ?? all[0] }
+      let wanted = [name, "backbone.\(name)", "neck.\(name)"]
+      guard let found = all.first(where: { wanted.contains($0.name) }) else {
         throw KDSError.argument(
           "chen2017.hint_layer: the \(role) has no feature \"\(name)\"; it has \(all.map(\.name))")
       }
@@ -150,10 +163,10 @@ public final class Chen2017: DistillationPart {
       adaptation: configuration.adaptation, initializer)
   }
 
-  private static func find(_ name: String, _ features: [Feature]) throws -> Tensor {
-    guard let found = features.first(where: { $0.name == name }) else {
+  private static func find(_ name: String, _ maps: FeatureMaps) throws -> Tensor {
+    guard let found = maps.find(name) else {
       throw KDSError.runtime(
-        "hint: feature \"\(name)\" was not computed; there are \(features.map(\.name))")
+        "hint: feature \"\(name)\" was not computed; there are \(maps.taps.map(\.name))")
     }
     return found.tensor
   }
@@ -178,17 +191,23 @@ public final class Chen2017: DistillationPart {
   /// Anchors must cover the same part of the scene, so that offsets and scores mean the same.
   private func checkAnchors(_ student: FasterRCNN, _ teacher: FasterRCNN) throws {
     let (own, other) = (student.proposals.anchors, teacher.proposals.anchors)
-    let ratio =
-      Float(student.configuration.image_min) / Float(teacher.configuration.image_min)
+    let (a, b) = (student.configuration, teacher.configuration)
+    let ratio = Float(a.image_min) / Float(b.image_min)
+    let longest = Float(a.image_max) / Float(b.image_max)
+    func fits(_ mine: Float, _ theirs: Float) -> Bool { abs(mine - theirs * ratio) <= 0.05 * mine }
     let agree =
-      own.sizes.count == other.sizes.count && own.ratios == other.ratios
-      && zip(own.sizes, other.sizes).allSatisfy { abs($0 - $1 * ratio) <= 0.05 * $0 }
+      own.levels.count == other.levels.count && abs(longest - ratio) <= 0.05 * ratio
+      && zip(own.levels, other.levels).allSatisfy { mine, theirs in
+        mine.sizes.count == theirs.sizes.count && mine.ratios == theirs.ratios
+          && zip(mine.sizes, theirs.sizes).allSatisfy(fits)
+      }
     guard agree else {
       throw KDSError.argument(
-        "chen2017: anchors differ: student sizes \(own.sizes), ratios \(own.ratios) at \(student.configuration.image_min) px; "
-          + "teacher sizes \(other.sizes), ratios \(other.ratios) at \(teacher.configuration.image_min) px. "
-          + "Sizes must be in proportion to the input (student \(other.sizes.map { $0 * ratio })), or use rpn=False"
-      )
+        "chen2017: anchors differ: student sizes \(own.levels.map(\.sizes)), ratios \(own.levels[0].ratios) at "
+          + "\(a.image_min) to \(a.image_max) px; teacher sizes \(other.levels.map(\.sizes)), ratios "
+          + "\(other.levels[0].ratios) at \(b.image_min) to \(b.image_max) px. Levels and ratios must be the "
+          + "same, sizes in proportion to the input (student "
+          + "\(other.levels.map { $0.sizes.map { $0 * ratio } })), or use rpn=False")
     }
   }
 }

@@ -17,29 +17,36 @@ public struct LossTerm {
 
 /// What a frozen teacher computed for one batch; nothing here is on the tape.
 public struct TeacherPass {
-  public let teacher: FasterRCNN
-  public let batch: PreparedBatch
-  public let features: [Feature]
-  /// Maps of the proposal head, (N, 2A, H, W) and (N, 4A, H, W).
-  public let rpnLogits, rpnDeltas: Tensor
+  public let teacher: any Detector
+  public let pass: any DensePass
+  public var batch: PreparedBatch { pass.batch }
+  public var maps: FeatureMaps { pass.maps }
 
   /// The one place where teachers run: evaluation mode, no tape.
-  public init(_ teacher: FasterRCNN, _ batch: PreparedBatch) throws {
+  public init(_ teacher: any Detector, _ batch: PreparedBatch) throws {
     self.teacher = teacher
-    self.batch = batch
-    (features, rpnLogits, rpnDeltas) = try Tape.withoutGrad {
-      let features = try teacher.backbone.features(batch.images)
-      let maps = try teacher.rpnHead.maps(features[features.count - 1].tensor)
-      return (features, maps.logits, maps.deltas)
+    pass = try Tape.withoutGrad { try teacher.densePass(batch) }
+  }
+
+  /// Every tap; those of the region head where teacher and student both have one.
+  public func taps(for student: any TrainingPass) throws -> [NamedTensor] {
+    guard teacher is FasterRCNN, let student = student as? FasterRCNNTrainingPass else {
+      return pass.taps
     }
+    let (logits, deltas) = try regionOutputs(of: student)
+    return pass.taps + [("roi.class_logits", logits), ("roi.box_deltas", deltas)]
   }
 
   /// The teacher's region head on the student's regions: class logits (R, K) and offsets (R, 4K).
-  public func regionOutputs(of pass: FasterRCNNTrainingPass) throws -> (
+  public func regionOutputs(of student: FasterRCNNTrainingPass) throws -> (
     logits: Tensor, deltas: Tensor
   ) {
-    let map = features[features.count - 1].tensor
-    return try Tape.withoutGrad { try teacher.roiHead(map, rois(of: pass)) }
+    guard let teacher = teacher as? FasterRCNN else {
+      throw KDSError.argument("teacher: \(type(of: teacher)) has no region head")
+    }
+    return try Tape.withoutGrad {
+      try teacher.roiHead(maps.levels.map(\.tensor), rois(of: student))
+    }
   }
 
   /// The student's regions in the teacher's input pixels.
@@ -69,7 +76,7 @@ public protocol DistillationPart: AnyObject {
   /// Factor that this part puts on a detection loss of the student, by its name; 1 where it leaves it alone.
   func detectionWeight(_ loss: String) -> Float
   /// The terms of one step.
-  func terms(_ pass: FasterRCNNTrainingPass, _ teacher: TeacherPass) throws -> [LossTerm]
+  func terms(_ pass: any TrainingPass, _ teacher: TeacherPass) throws -> [LossTerm]
   /// What is compared with what, for the shape report.
   var report: [ConnectorReport] { get }
 }

@@ -86,20 +86,9 @@ public final class Trainer {
     // Connectors and the caller's own tensors too: a step that was refused may have left some.
     student.clearGradients()
     for (_, tensor) in trainedParameters() { tensor.gradient = nil }
-    guard let pupil = student as? FasterRCNN else {
-      let losses = try student.losses(student.prepare(batch), seed: seed)
-      pending = PendingStep(
-        terms: losses.map { LossTerm(name: $0.name, tensor: $0.tensor, weight: 1) })
-      return
-    }
-    let passes = try teachers.map { teacher -> TeacherPass in
-      guard let teacher = teacher as? FasterRCNN else {
-        throw KDSError.argument("teacher: must be a Faster R-CNN, not \(type(of: teacher))")
-      }
-      return try TeacherPass(teacher, teacher.prepare(teacherBatch ?? batch))
-    }
-    let pass = try pupil.trainingPass(pupil.prepare(batch), seed: seed)
-    var terms = try pupil.losses(pass).map { loss in
+    let passes = try teachers.map { try TeacherPass($0, $0.prepare(teacherBatch ?? batch)) }
+    let pass = try student.trainingPass(student.prepare(batch), seed: seed)
+    var terms = pass.losses.map { loss in
       let weight = parts.reduce(Float(1)) { $0 + $1.part.detectionWeight(loss.name) - 1 }
       return LossTerm(name: loss.name, tensor: loss.tensor, weight: weight)
     }
@@ -109,24 +98,13 @@ public final class Trainer {
 
   /// Taps of the pending step: "student.NAME" on the tape, "teacher.NAME" (of the first teacher) off it.
   public func pendingTaps() throws -> [(name: String, tensor: Tensor)] {
-    guard let pending, let pass = pending.pass else {
-      throw KDSError.argument(
-        "taps: there is no pending step of a detector with taps; call forward first")
+    guard let pending else {
+      throw KDSError.argument("taps: there is no pending step; call forward first")
     }
-    var taps = pass.features.map { ("student.backbone.\($0.name)", $0.tensor) }
-    taps += [
-      ("student.rpn.objectness", pass.rpnOutput.logitMap),
-      ("student.rpn.box_deltas", pass.rpnOutput.deltaMap),
-      ("student.roi.class_logits", pass.classLogits), ("student.roi.box_deltas", pass.boxDeltas),
-    ]
-    guard let teacher = pending.teachers.first else { return taps }
-    let (logits, deltas) = try teacher.regionOutputs(of: pass)
-    taps += teacher.features.map { ("teacher.backbone.\($0.name)", $0.tensor) }
-    taps += [
-      ("teacher.rpn.objectness", teacher.rpnLogits), ("teacher.rpn.box_deltas", teacher.rpnDeltas),
-      ("teacher.roi.class_logits", logits), ("teacher.roi.box_deltas", deltas),
-    ]
-    return taps
+    let own = pending.pass.taps + pending.pass.regionTaps
+    let others = try pending.teachers.first?.taps(for: pending.pass) ?? []
+    return own.map { ("student." + $0.name, $0.tensor) }
+      + others.map { ("teacher." + $0.name, $0.tensor) }
   }
 
   /// Backward pass and update, with the caller's own terms added.
@@ -278,6 +256,6 @@ public final class Trainer {
 /// Between `forward` and `finish`.
 private struct PendingStep {
   var terms: [LossTerm]
-  var pass: FasterRCNNTrainingPass?
-  var teachers: [TeacherPass] = []
+  var pass: any TrainingPass
+  var teachers: [TeacherPass]
 }

@@ -1,0 +1,17 @@
+/// What stands between backbone and heads.
+public struct NeckConfiguration: Codable, Equatable {
+  /// "none" or "fpn".
+  public var kind = "none"
+  /// Channels of every level.
+  public var channels = 256
+  /// Coarser levels above the backbone's last: "none"; "pool" (one, by subsampling: two-stage detectors);
+  /// "p6p7" (two 3×3 convolutions at stride 2 on the last pyramid level: RetinaNet); "p6p7_c5" (the same
+  /// on the backbone's last map).
+  public var extra = "pool"
+  /// Normalization behind its convolutions: "none", "batch", "frozen_batch" or "group".
+  public var norm = "none"
+  /// The finest backbone feature that becomes a level; empty takes the first.
+  public var from = ""
+
+  public init() {}
+}
