@@ -15,7 +15,7 @@ from .errors import ArgumentError, FormatError, KDSError, ShapeError
 _LAZY = {
     "Adam": ".optimizers:Adam",
     "AdamW": ".optimizers:AdamW",
-    "Anchors": ".faster_rcnn:Anchors",
+    "Anchors": ".detector_options:Anchors",
     "Callback": ".callbacks:Callback",
     "Constant": ".schedules:Constant",
     "Cosine": ".schedules:Cosine",
@@ -23,6 +23,7 @@ _LAZY = {
     "Detector": ".detector:Detector",
     "EarlyStopping": ".callbacks:EarlyStopping",
     "Ensemble": ".distillation:Ensemble",
+    "FPN": ".detector_options:FPN",
     "FasterRCNN": ".faster_rcnn:FasterRCNN",
     "History": ".history:History",
     "Linear": ".schedules:Linear",

@@ -150,7 +150,7 @@ def _time_step(model: Detector, options: argparse.Namespace) -> float:
 
 def _new_model(options: argparse.Namespace, data: Any, like: Detector | None) -> Detector:
     """A model from the options; what they leave open is the teacher's, or fits the data."""
-    from .faster_rcnn import Anchors
+    from .detector_options import Anchors
 
     configuration: dict[str, Any]
     if like is not None:

@@ -18,9 +18,10 @@ from ._files import write_text
 from ._tables import text_table
 from .checkpoint import SettingsDiffer
 from .data import DigitScenes
+from .detector_options import Anchors
 from .distillation import distill
 from .evaluation import evaluate
-from .faster_rcnn import Anchors, FasterRCNN
+from .faster_rcnn import FasterRCNN
 from .history import History
 from .methods import Chen2017, Method
 from .optimizers import AdamW, Optimizer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -32,6 +33,8 @@ class Detector:
 
     kind: ClassVar[str] = ""
     _kinds: ClassVar[dict[str, type[Detector]]] = {}
+    # Each is a module of this package, imported when a configuration asks for it.
+    KINDS: ClassVar[tuple[str, ...]] = ("faster_rcnn",)
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -50,12 +53,12 @@ class Detector:
     @classmethod
     def from_configuration(cls, configuration: Mapping[str, Any], seed: int = 0) -> Detector:
         """Build a detector from what `configuration` gives, with weights drawn from `seed`."""
-        kind = cls._kinds.get(str(configuration.get("detector")))
-        if kind is None:
-            raise ArgumentError(
-                f"detector {configuration.get('detector')!r} is unknown; there are "
-                f"{', '.join(sorted(cls._kinds))}"
-            )
+        name = configuration.get("detector")
+        if name not in cls.KINDS:
+            known = ", ".join(cls.KINDS)
+            raise ArgumentError(f"detector {name!r} is unknown; there are {known}")
+        importlib.import_module(f".{name}", __package__)
+        kind = cls._kinds[name]
         return kind._wrap(
             _engine.Detector.create(configuration, seed), configuration.get("class_names")
         )

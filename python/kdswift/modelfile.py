@@ -54,9 +54,6 @@ def load(path: str | os.PathLike) -> Detector:
 
 def rebuild(tensors: dict[str, Any], metadata: dict[str, Any], name: str) -> Detector:
     """A model from the contents of a file."""
-    # KDSwift imports its detectors by name here, so that each is known to `from_configuration`.
-    from . import faster_rcnn  # noqa: F401
-
     try:
         model = Detector.from_configuration(metadata["configuration"])
         report = compare(
