@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from .data.loader import Loader
 from .detector import Detector
 from .errors import ArgumentError
 from .history import History
 from .methods import Method, as_method
 from .run_options import Options, check_classes, make_loader
+from .teacher import Teacher, as_teacher
 from .training import Run
 
 
 class Ensemble:
-    """Several teachers whose outputs are averaged. A plain list of detectors means the same."""
+    """Several teachers whose outputs are averaged. A plain list means the same.
 
-    def __init__(self, teachers: Iterable[Detector]) -> None:
+    In a `kd.Term`, ``teacher_tap="1:NAME"`` takes the tap of the second one alone.
+    """
+
+    def __init__(self, teachers: Iterable[Detector | Teacher]) -> None:
         self.teachers = tuple(teachers)
         if not self.teachers:
             raise ArgumentError("Ensemble: teachers is empty")
@@ -31,7 +37,7 @@ class Ensemble:
 
 def distill(
     student: Detector,
-    teacher: Detector | Sequence[Detector] | Ensemble,
+    teacher: Detector | Teacher | Sequence[Detector | Teacher] | Ensemble,
     train: Any,
     method: Method | None = None,
     epochs: int = 12,
@@ -60,8 +66,9 @@ def distill(
     ----------
     student : Detector
         Changed in place; the run continues from the weights it has.
-    teacher : Detector, list of detectors, or kd.Ensemble
-        Never changed. The same classes as the student's.
+    teacher : Detector, kd.Teacher, a list of them, or kd.Ensemble
+        Never changed. Detectors have the student's classes. A `kd.Teacher` serves the terms of a
+        `kd.Method`; one from COCO results adds its boxes to the data (`kd.data.PseudoLabels`).
     train : sequence of (image, target), or a kd.data.Loader
     method : one of kd.methods, or a kd.Method of your own terms; None: ``kd.methods.Chen2017()``
     epochs : int
@@ -100,14 +107,17 @@ def distill(
         *(progress, augment, workers, eval_every, metric, checkpoint_every, log_every, clip_norm),
     ).check("distill")
     teachers = _teachers(teacher, student)
+    labellers = [t for t in teachers if hasattr(t, "detections")]
+    if method is None and len(labellers) == len(teachers):
+        method = Method()  # boxes alone: there is nothing to compare
     method = as_method(method)
+    train = _with_boxes(train, labellers)
     loader = make_loader(train, options, student, teacher_size, "distill")
     if val is not None:
         check_classes(student, val, "val", "distill")
     for one in teachers:
-        check_classes(one, loader.dataset, "train", "distill (teacher)")
-    if method.terms and len(teachers) > 1:
-        raise ArgumentError("distill: terms of your own take one teacher, got a list")
+        if isinstance(one, Detector):
+            check_classes(one, loader.dataset, "train", "distill (teacher)")
     return Run(student, teachers, method, loader, options).run()
 
 
@@ -125,7 +135,20 @@ def fit(
     return Run(model, (), None, loader, options).run()
 
 
-def _teachers(teacher: Any, student: Any) -> tuple[Detector, ...]:
+def _with_boxes(train: Any, labellers: Sequence[Any]) -> Any:
+    """The data with the boxes of teachers that give nothing else; a loader is copied."""
+    from .data import PseudoLabels
+
+    for one in labellers:
+        if isinstance(train, Loader):
+            inner, train = train, copy.copy(train)
+            train.dataset = PseudoLabels(inner.dataset, one)
+        else:
+            train = PseudoLabels(train, one)
+    return train
+
+
+def _teachers(teacher: Any, student: Any) -> tuple[Detector | Teacher, ...]:
     _detector(student, "student")
     if isinstance(teacher, Ensemble):
         teachers: tuple[Any, ...] = teacher.teachers
@@ -136,10 +159,11 @@ def _teachers(teacher: Any, student: Any) -> tuple[Detector, ...]:
     if not teachers:
         raise ArgumentError("distill: teacher is an empty list")
     for one in teachers:
-        _detector(one, "teacher")
-        if one is student:
+        as_teacher(one, "distill")
+        behind = getattr(one, "teacher", one)  # of a cache
+        if student in (one, getattr(behind, "detector", None)):
             raise ArgumentError("distill: teacher and student are the same object; use clone()")
-        if one.num_classes != student.num_classes:
+        if isinstance(one, Detector) and one.num_classes != student.num_classes:
             raise ArgumentError(
                 f"distill: the teacher has {one.num_classes} classes, the student "
                 f"{student.num_classes} (both count the background)"

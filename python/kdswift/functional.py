@@ -253,12 +253,7 @@ def adaptive_avg_pool2d(x: Any, output_size: Pair) -> Tensor:
     Cell i of n spans rows floor(i H / n) to ceil((i + 1) H / n).
     """
     name = "adaptive_avg_pool2d"
-    source, size = _images(x, name), _pair(output_size, f"{name}: output_size")
-    if 0 in source.shape:
-        raise ShapeError(f"{name}: input {source.shape} is empty")
-    return _separable(
-        source, *(_cell_means(n, cells) for n, cells in zip(source.shape[2:], size, strict=True))
-    )
+    return apply(name, [_images(x, name)], size=_pair(output_size, f"{name}: output_size"))
 
 
 def interpolate(
@@ -305,17 +300,6 @@ def _images(x: Any, name: str) -> Tensor:
 def _separable(x: Tensor, rows: np.ndarray, columns: np.ndarray) -> Tensor:
     """rows @ image @ columns^T for every image of (N, C, H, W)."""
     return as_tensor(rows, "rows") @ (x @ as_tensor(columns.T, "columns"))
-
-
-def _cell_means(extent: int, cells: int) -> np.ndarray:
-    """(cells, extent): each row takes the mean of its window."""
-    if cells < 1:
-        raise ArgumentError(f"adaptive_avg_pool2d: output_size is {cells}, expected at least 1")
-    shares = np.zeros((cells, extent), np.float32)
-    for cell in range(cells):
-        first, end = cell * extent // cells, -(-(cell + 1) * extent // cells)
-        shares[cell, first:end] = 1 / (end - first)
-    return shares
 
 
 def _corner_shares(extent: int, target: int) -> np.ndarray:

@@ -112,15 +112,20 @@ def check_classes(model: Any, dataset: Any, name: str, where: str) -> None:
 
 
 def settings_of(
-    options: Options, loader: Loader, student: Any, teachers: Sequence[Any], method: Any
+    options: Options,
+    loader: Loader,
+    student: Any,
+    teachers: Sequence[dict[str, Any]],
+    method: Any,
 ) -> dict[str, Any]:
-    """What decides the course of a run, as plain data: a resumed run must have the same."""
+    """What decides the course of a run, as plain data: a resumed run must have the same.
+
+    teachers : descriptions of them
+    """
     total = options.epochs * len(loader)
     settings = {
         "student": student.configuration,
-        "teachers": [
-            {"configuration": t.configuration, "weights": fingerprint(t)} for t in teachers
-        ],
+        "teachers": list(teachers),
         "method": None if method is None else method.describe(),
         "optimizer": options.optimizer.to_dict(),
         "schedule": options.schedule.resolve(total, len(loader)),
@@ -137,11 +142,11 @@ def settings_of(
     return json.loads(json.dumps(settings))
 
 
-def engine_options(settings: dict[str, Any], method: Any) -> dict[str, Any]:
-    """The options of the engine's trainer."""
+def engine_options(settings: dict[str, Any], method: dict[str, Any] | None) -> dict[str, Any]:
+    """The options of the engine's trainer; `method` is what it computes itself."""
     options = {name: settings[name] for name in ("optimizer", "schedule", "clip_norm", "seed")}
     if method is not None:
-        options["method"] = method.to_dict()
+        options["method"] = method
     return options
 
 

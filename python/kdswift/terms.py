@@ -22,6 +22,8 @@ def _absolute(student: Tensor, teacher: Tensor) -> Tensor:
     return (student - teacher).abs().mean()
 
 
+Source = tuple[int, str]  # (number of the teacher, name of its tap)
+
 _LOSSES = {"l2": _squared, "mse": _squared, "l1": _absolute}
 
 
@@ -46,22 +48,27 @@ class Connector:
 
 
 class TermSet:
-    """The terms of a run with their connectors."""
+    """The terms of a run with their connectors.
+
+    teacher_taps : the tables of all teachers.  A term's ``teacher_tap`` "NAME" is the mean over
+        them, "1:NAME" the tap of the second one.
+    """
 
     def __init__(
         self,
         terms: Sequence[Term],
         student_taps: Sequence[Mapping[str, Any]],
-        teacher_taps: Sequence[Mapping[str, Any]],
+        teacher_taps: Sequence[Sequence[Mapping[str, Any]]],
         seed: int,
     ) -> None:
         self.terms = [term for term in terms if term.weight > 0]
         self.labels = _unique([term.label for term in self.terms])
+        self._sources: dict[str, list[Source]] = {}
         self._connectors: dict[str, Connector] = {}
-        self._rows = []
+        self._rows: list[dict[str, Any]] = []
         for index, (label, term) in enumerate(zip(self.labels, self.terms)):
             student = _tap(student_taps, term.student_tap, "student")
-            teacher = _tap(teacher_taps, term.teacher_tap, "teacher")
+            teacher = self._find_sources(label, term, teacher_taps)
             connection = "none"
             if term.connector == "auto":
                 connection = "size, if it differs"
@@ -71,6 +78,28 @@ class TermSet:
                     self._connectors[label] = Connector(*channels, rng)
                     connection = f"1x1 convolution {channels[0]} to {channels[1]}, {connection}"
             self._rows.append(_report_row(label, term, student, teacher, connection))
+
+    def _find_sources(
+        self, label: str, term: Term, teacher_taps: Sequence[Sequence[Mapping[str, Any]]]
+    ) -> Mapping[str, Any]:
+        """Note where the teacher's side comes from; the tap's row, of the first if it is a mean."""
+        numbers, name = _which(str(term.teacher_tap), teacher_taps)
+        owner = "teacher" if len(teacher_taps) == 1 else "teacher {}"
+        rows = [_tap(teacher_taps[i], name, owner.format(i)) for i in numbers]
+        if len({row["channels"] for row in rows}) > 1:
+            counts = ", ".join(f"{i}: {row['channels']}" for i, row in zip(numbers, rows))
+            raise ShapeError(
+                f"term {label}: the mean over the teachers needs equal channels of {name}, they "
+                f"have {counts}; choose one, e.g. '{numbers[0]}:{name}'"
+            )
+        self._sources[label] = [(i, name) for i in numbers]
+        shown = term.teacher_tap if len(rows) == 1 else f"mean of {len(rows)} {name}"
+        return {**rows[0], "name": shown}
+
+    @property
+    def sources(self) -> list[Source]:
+        """(number of the teacher, tap) of everything that the terms compare with."""
+        return list(dict.fromkeys(s for sources in self._sources.values() for s in sources))
 
     def report(self) -> list[dict[str, Any]]:
         """What is compared with what, a row per term."""
@@ -84,16 +113,37 @@ class TermSet:
             for name, value in connector.parameters().items()
         }
 
-    def losses(self, taps: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Every term, weighted, from the taps "student.NAME" and "teacher.NAME" of a step."""
+    def losses(
+        self, taps: Mapping[str, Tensor], arrays: Mapping[Source, Tensor]
+    ) -> dict[str, Tensor]:
+        """Every term, weighted.
+
+        taps : the step's, "student.NAME";  arrays : the teachers' by `sources`
+        """
         result = {}
         for label, term in zip(self.labels, self.terms):
             student = taps[f"student.{term.student_tap}"]
-            teacher = taps[f"teacher.{term.teacher_tap}"].detach()
+            teacher = self._teacher(label, [arrays[source] for source in self._sources[label]])
             result[label] = self._loss(label, term, student, teacher)
         return result
 
+    def _teacher(self, label: str, values: list[Tensor]) -> Tensor:
+        """The mean of the teachers, off the tape."""
+        shapes = {value.shape for value in values}
+        if len(shapes) > 1:
+            shown = " and ".join(map(str, sorted(shapes)))
+            raise ShapeError(f"term {label}: the mean over teachers of shapes {shown}")
+        total = values[0].detach()
+        for value in values[1:]:
+            total = total + value.detach()
+        return total if len(values) == 1 else total * (1 / len(values))
+
     def _loss(self, label: str, term: Term, student: Tensor, teacher: Tensor) -> Tensor:
+        if student.ndim and teacher.ndim and student.shape[0] != teacher.shape[0]:
+            raise ShapeError(
+                f"term {label}: the student's {term.student_tap} is {student.shape}, the teacher's "
+                f"{term.teacher_tap} is {teacher.shape}: the first axes differ"
+            )
         if label in self._connectors:
             student = self._connectors[label](student)
         if term.connector == "auto" and student.ndim == 4 and teacher.ndim == 4:
@@ -116,6 +166,20 @@ class TermSet:
                 f"{type(loss).__name__}" + (f" of shape {shape}" if shape is not None else "")
             )
         return loss.reshape(()) * term.weight if loss.ndim else loss * term.weight
+
+
+def _which(tap: str, teacher_taps: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[list[int], str]:
+    """The teachers that a term's teacher_tap means, and the tap's name there."""
+    everyone = list(range(len(teacher_taps)))
+    number, colon, name = tap.partition(":")
+    is_a_name = any(row["name"] == tap for rows in teacher_taps for row in rows)
+    if not colon or not number.isdigit() or is_a_name:
+        return everyone, tap
+    if int(number) not in everyone:
+        raise ArgumentError(
+            f"term with teacher_tap {tap!r}: there are {len(everyone)} teachers, counted from 0"
+        )
+    return [int(number)], name
 
 
 def _tap(taps: Sequence[Mapping[str, Any]], name: str, owner: str) -> Mapping[str, Any]:

@@ -15,13 +15,14 @@ from ._interrupt import Interrupts
 from ._version import __version__
 from .checkpoint import Checkpoint, RunFolder, check_settings
 from .data.loader import Batch, Loader
-from .errors import KDSError
+from .errors import ArgumentError, KDSError
 from .evaluation import evaluate
 from .history import History
 from .methods import Method
 from .modelfile import describe
 from .progress import Progress, say
 from .run_options import Options, engine_options, settings_of
+from .teachers.group import TeacherGroup
 from .terms import TermSet
 
 _CURVES_EVERY = 60.0  # seconds; drawing takes about one
@@ -42,7 +43,8 @@ class Run:
         options: Options,
     ) -> None:
         self.model, self.teachers, self.loader, self.options = student, teachers, loader, options
-        self.settings = settings_of(options, loader, student, teachers, method)
+        self._group = TeacherGroup(teachers, method)
+        self.settings = settings_of(options, loader, student, self._group.describe(), method)
         self.method = method
         self.out = None if options.out is None else str(options.out)
         self.history = History(out=self.out, settings=self.settings)
@@ -71,9 +73,10 @@ class Run:
         self._terms = self._make_terms()
         self._trainer = _engine.Trainer(
             self.model._engine,
-            [teacher._engine for teacher in self.teachers],
-            engine_options(self.settings, self.method),
+            [teacher._engine for teacher in self._group.in_step],
+            engine_options(self.settings, self._group.engine_method),
         )
+        self._group.freeze()
         try:
             for name, parameter in (self._terms.parameters() if self._terms else {}).items():
                 self._trainer.add_parameter(name, parameter)
@@ -87,8 +90,7 @@ class Run:
         finally:
             self._trainer.close()
             self.model.eval()
-            for teacher in self.teachers:  # the trainer stops their gradients
-                teacher.freeze(teacher.frozen)
+            self._group.release()
         return self.history
 
     # The loop
@@ -130,10 +132,12 @@ class Run:
         images = _engine.Batch(batch.images, [learnable(target) for target in batch.targets])
         views = None
         try:
-            if batch.teacher_images is not None and self.teachers:
+            if batch.teacher_images is not None and self._group.detectors:
                 views = _engine.Batch(batch.teacher_images)
             if self._terms:
-                losses = self._terms.losses(self._trainer.forward(images, views))
+                arrays = self._group.before(batch, images, views)
+                taps = self._trainer.forward(images, views if self._group.in_step else None)
+                losses = self._terms.losses(taps, arrays | self._group.after(taps))
                 self.metrics = self._trainer.finish(losses)
             else:
                 self.metrics = self._trainer.step(images, views)
@@ -283,11 +287,20 @@ class Run:
     # Odds and ends
 
     def _make_terms(self) -> TermSet | None:
-        terms = [] if self.method is None else self.method.terms
+        self._group.check_parts(self.loader)
+        terms = [] if self.method is None else [t for t in self.method.terms if t.weight > 0]
         if not terms:
             return None
-        result = TermSet(terms, self.model._taps(), self.teachers[0]._taps(), self.options.seed)
-        return result if result.terms else None
+        if not self._group.teachers:
+            raise ArgumentError(
+                f"distill: {self._group.labellers[0]!r} gives boxes, no taps for "
+                f"{terms[0].label}; leave method away, or add a teacher with taps"
+            )
+        result = TermSet(
+            terms, self.model._taps(), self._group.taps(self.loader), self.options.seed
+        )
+        self._group.need(result.sources)
+        return result
 
     def _report(self) -> None:
         """Print what is compared with what, before time is spent."""
@@ -296,7 +309,10 @@ class Run:
         from .shape_report import shape_report
 
         rows = self._terms.report() if self._terms else []
-        say(shape_report(self._trainer.report(), rows))
+        if self._group.teachers:
+            say(shape_report(self._trainer.report(), rows))
+        for line in self._group.lines(self.loader):
+            say(line)
 
     def _seconds(self) -> float:
         return self._earlier_seconds + time.monotonic() - self._start

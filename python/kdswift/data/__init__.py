@@ -4,6 +4,7 @@ from .dataset import Dataset
 from .digits import DigitScenes
 from .images import as_image, image_size, pad_batch, read_image
 from .loader import Batch, Loader
+from .pseudo_labels import PseudoLabels
 from .targets import check_target
 from .voc import VOC, VOC_CLASSES
 
@@ -14,6 +15,7 @@ __all__ = [
     "Dataset",
     "DigitScenes",
     "Loader",
+    "PseudoLabels",
     "as_image",
     "check_target",
     "image_size",

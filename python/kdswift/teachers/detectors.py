@@ -1,0 +1,68 @@
+"""A kdswift detector seen as a plain teacher: its taps as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import _engine
+from .._autograd import no_grad
+from ..detector import Detector
+from ..errors import ArgumentError
+from ..teacher import Teacher
+from ..tensors import Tensor
+
+
+class DetectorTeacher(Teacher):
+    """The taps of `Detector.features`: maps of backbone and region proposals.
+
+    What exists only for the regions of a training step (``roi.…``) is not among them.
+    """
+
+    kind = "detector"
+
+    def __init__(self, detector: Detector) -> None:
+        # The engine's table, not the class's: that also lists what only a step has.
+        super().__init__([t["name"] for t in detector._engine.taps()], detector.class_names)
+        self.detector = detector
+
+    def arrays(self, images: list[np.ndarray], names: Sequence[str] | None) -> Mapping[str, Any]:
+        """`Detector.features` in eval mode and off the tape, as arrays."""
+        batch = _engine.Batch(images)
+        try:
+            return {name: tap.numpy() for name, tap in features(self.detector, batch).items()}
+        finally:
+            batch.close()
+
+    def description(self) -> dict[str, Any]:
+        """Configuration and a checksum of the weights."""
+        return describe_detector(self.detector)
+
+
+def features(detector: Detector, batch: _engine.Batch) -> dict[str, Tensor]:
+    """All taps of a batch in eval mode and off the tape; the mode is put back."""
+    engine, training = detector._engine, detector.training
+    engine.set_training(False)
+    try:
+        with no_grad():
+            return engine.features(batch)
+    finally:
+        engine.set_training(training)
+
+
+def describe_detector(detector: Detector) -> dict[str, Any]:
+    """What a detector's outputs depend on."""
+    from ..run_options import fingerprint
+
+    return {"configuration": detector.configuration, "weights": fingerprint(detector)}
+
+
+def check_in_features(detector: Detector, name: str) -> None:
+    """Raise ``ArgumentError`` if a tap is there only in a training step."""
+    if all(tap["name"] != name for tap in detector._engine.taps()):
+        raise ArgumentError(
+            f"{name!r} of a teacher exists only for the regions of a training step; several "
+            "teachers, and teachers with a cache, offer maps alone"
+        )
