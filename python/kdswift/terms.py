@@ -64,11 +64,13 @@ class TermSet:
         self.terms = [term for term in terms if term.weight > 0]
         self.labels = _unique([term.label for term in self.terms])
         self._sources: dict[str, list[Source]] = {}
+        self.pairs: list[tuple[Mapping[str, Any], list[Source]]] = []  # the student's tap's row
         self._connectors: dict[str, Connector] = {}
         self._rows: list[dict[str, Any]] = []
         for index, (label, term) in enumerate(zip(self.labels, self.terms)):
             student = _tap(student_taps, term.student_tap, "student")
             teacher = self._find_sources(label, term, teacher_taps)
+            self.pairs.append((student, self._sources[label]))
             connection = "none"
             if term.connector == "auto":
                 connection = "size, if it differs"

@@ -300,6 +300,7 @@ class Run:
             terms, self.model._taps(), self._group.taps(self.loader), self.options.seed
         )
         self._group.need(result.sources)
+        self._group.check_classes(self.model, result.pairs)
         return result
 
     def _report(self) -> None:

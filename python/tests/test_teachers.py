@@ -254,6 +254,18 @@ def test_terms_name_what_a_teacher_offers():
         run(shrunk)
 
 
+def test_class_logits_need_the_same_classes():
+    def fn(images):
+        return {"logits": np.zeros((len(images), len(CLASSES)), np.float32)}
+
+    teacher = kd.Teacher.from_callable(fn, class_names=[*CLASSES[:-1], "cat"])
+    with pytest.raises(ArgumentError, match="the teacher's logits has .*cat"):
+        run(teacher, kd.Term("roi.class_logits", "logits"))
+    teacher = kd.Teacher.from_callable(fn, class_names=CLASSES)
+    with pytest.raises(ShapeError, match="first axes differ"):  # regions here, images there
+        run(teacher, kd.Term("roi.class_logits", "logits"))
+
+
 def test_resume_is_exact_and_knows_the_teacher(tmp_path):
     def teacher(version="1"):
         return kd.Teacher.from_callable(shrunk, version=version)

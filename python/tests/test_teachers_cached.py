@@ -63,7 +63,9 @@ def test_detectors_are_cached_without_asking_again(tmp_path):
         alone = [teacher.features([i])["backbone.layer2"].numpy() for i in images]
     assert first.tobytes() == np.concatenate(alone).tobytes()
     again = kd.Teacher.cached(detector(7), tmp_path)
-    assert again.outputs(images, ["backbone.layer2"])["backbone.layer2"].tobytes() == first.tobytes()
+    assert (
+        again.outputs(images, ["backbone.layer2"])["backbone.layer2"].tobytes() == first.tobytes()
+    )
     assert (again.hits, again.misses) == (2, 0)
     other = kd.Teacher.cached(detector(8), tmp_path)
     assert not np.array_equal(other.outputs(images, ["backbone.layer2"])["backbone.layer2"], first)
@@ -122,7 +124,9 @@ def test_a_changed_function_is_noticed(tmp_path):
         fresh = teacher.outputs(images)["p3"]
     again = cached(function, tmp_path).outputs(images)["p3"]
     assert fresh.tobytes() == again.tobytes()
-    np.testing.assert_allclose(fresh, np.frombuffer(shrunk_bytes(images), "f4").reshape(fresh.shape) + 1)
+    np.testing.assert_allclose(
+        fresh, np.frombuffer(shrunk_bytes(images), "f4").reshape(fresh.shape) + 1
+    )
 
 
 def test_a_run_with_cold_and_warm_cache_is_the_same(tmp_path, capsys):

@@ -65,7 +65,8 @@ def test_taps_of_modules_dicts_and_tuples(network):
     taps = {"c": "body.0", "p": "fpn.0", "q": "fpn.a.b", "mean": "0", "deep": "1.0.deep"}
     out = kd.Teacher.from_torch(network, {**taps, "again": "fpn.conv#1"}).outputs(images)
     network.eval()
-    x = torch.from_numpy(np.stack([i.transpose(2, 0, 1) / np.float32(255) for i in images]))
+    pixels = np.stack([i.transpose(2, 0, 1) / np.float32(255) for i in images])
+    x = torch.from_numpy(np.ascontiguousarray(pixels))
     with torch.no_grad():
         body = network.body(x)
         pyramid = network.fpn(body)
@@ -120,6 +121,16 @@ def test_wrong_paths_are_named(network, path, words):
     images, _ = batch(1)
     with pytest.raises(ArgumentError, match=words):
         kd.Teacher.from_torch(network, {"c": path}).outputs(images)
+
+
+def test_layers_that_work_in_place_do_not_reach_back(network):
+    import torch
+
+    network.body[2] = torch.nn.ReLU(inplace=True)
+    images, _ = batch(1)
+    out = kd.Teacher.from_torch(network, {"before": "body.1", "after": "body.2"}).outputs(images)
+    assert out["before"].min() < 0
+    np.testing.assert_array_equal(out["after"], np.maximum(out["before"], 0))
 
 
 def test_a_module_that_does_not_run_is_named(network):

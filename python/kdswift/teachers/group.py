@@ -91,6 +91,21 @@ class TeacherGroup:
                 for name in names:
                     check_in_features(self.teachers[index], name)
 
+    def check_classes(
+        self, student: Detector, pairs: Sequence[tuple[Mapping, list[Source]]]
+    ) -> None:
+        """Class logits mean the same only for the same classes, in the same order."""
+        for tap, sources in pairs:
+            if tap["kind"] != "class_logits" or tap["channels"] != student.num_classes:
+                continue
+            for index, name in sources:
+                theirs, ours = self.teachers[index].class_names, student.class_names
+                if theirs is not None and ours is not None and tuple(theirs) != tuple(ours):
+                    raise ArgumentError(
+                        f"distill: {tap['name']} has the classes {', '.join(ours)}; the teacher's "
+                        f"{name} has {', '.join(theirs)}"
+                    )
+
     def _choose_stepped(self) -> int | None:
         detectors = [i for i in self._needed if isinstance(self.teachers[i], Detector)]
         if self._has_parts or not self._needed:

@@ -187,7 +187,7 @@ def _caught(places: Iterable[_Place]) -> Iterator[dict[int, list[Any]]]:
             calls[id(module)] = []
 
             def keep(one: Any, _inputs: Any, output: Any) -> None:
-                calls[id(one)].append(output)
+                calls[id(one)].append(_copy(output))
 
             handles.append(module.register_forward_hook(keep))
         yield calls
@@ -200,8 +200,18 @@ def _to_numpy(value: Any, name: str) -> np.ndarray:
     torch = _torch()
     if value.is_complex():
         raise ArgumentError(f"teacher: tap {name!r} is complex")
-    # A copy: the next pass may write over the memory of this one.
-    return np.array(value.detach().to("cpu", torch.float32).numpy())
+    return value.detach().to("cpu", torch.float32).contiguous().numpy()
+
+
+def _copy(output: Any) -> Any:
+    """The output as it is now: layers that work in place write over it."""
+    if isinstance(output, _torch().Tensor):
+        return output.clone()
+    if isinstance(output, Mapping):
+        return {key: _copy(value) for key, value in output.items()}
+    if isinstance(output, (tuple, list)):
+        return [_copy(value) for value in output]
+    return output
 
 
 def _digest(module: Any) -> str:
