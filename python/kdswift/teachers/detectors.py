@@ -10,7 +10,6 @@ import numpy as np
 from .. import _engine
 from .._autograd import no_grad
 from ..detector import Detector
-from ..errors import ArgumentError
 from ..teacher import Teacher
 from ..tensors import Tensor
 
@@ -59,10 +58,7 @@ def describe_detector(detector: Detector) -> dict[str, Any]:
     return {"configuration": detector.configuration, "weights": fingerprint(detector)}
 
 
-def check_in_features(detector: Detector, name: str) -> None:
-    """Raise ``ArgumentError`` if a tap is there only in a training step."""
-    if all(tap["name"] != name for tap in detector._engine.taps()):
-        raise ArgumentError(
-            f"{name!r} of a teacher exists only for the regions of a training step; several "
-            "teachers, and teachers with a cache, offer maps alone"
-        )
+def missing_in_features(detector: Detector, names: Sequence[str]) -> list[str]:
+    """Those of the taps that are there only in a training step: the outputs of its regions."""
+    there = {tap["name"] for tap in detector._engine.taps()}
+    return [name for name in names if name not in there]

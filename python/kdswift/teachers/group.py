@@ -15,7 +15,7 @@ from ..methods import Method
 from ..teacher import Teacher, check_finite
 from ..tensors import Tensor, tensor
 from .cached import CachedTeacher
-from .detectors import check_in_features, describe_detector
+from .detectors import describe_detector, missing_in_features
 
 Source = tuple[int, str]  # (number of the teacher, name of its tap)
 
@@ -88,8 +88,11 @@ class TeacherGroup:
         self._stepped = self._choose_stepped()
         for index, names in self._needed.items():
             if isinstance(self.teachers[index], Detector) and index != self._stepped:
-                for name in names:
-                    check_in_features(self.teachers[index], name)
+                for name in missing_in_features(self.teachers[index], names):
+                    raise ArgumentError(
+                        f"distill: {name!r} of a teacher exists only for the regions of a training "
+                        f"step, which one teacher can have: choose one by '{self._stepped}:{name}'"
+                    )
 
     def check_classes(
         self, student: Detector, pairs: Sequence[tuple[Mapping, list[Source]]]
@@ -110,7 +113,7 @@ class TeacherGroup:
         detectors = [i for i in self._needed if isinstance(self.teachers[i], Detector)]
         if self._has_parts or not self._needed:
             return 0 if self.detectors else None
-        regions = [i for i in detectors if any(n.startswith("roi.") for n in self._needed[i])]
+        regions = [i for i in detectors if missing_in_features(self.teachers[i], self._needed[i])]
         return min(regions or detectors, default=None)
 
     @property
