@@ -119,13 +119,13 @@ def read_list(path: Path) -> list[list[str]]:
     return rows
 
 
-def find_image(stem: Path) -> Path:
-    """The image file with this path and any usual suffix; FormatError when there is none."""
-    for suffix in IMAGE_SUFFIXES:
+def find_image(stem: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> Path:
+    """The image file with this path and one of the suffixes; FormatError when there is none."""
+    for suffix in suffixes:
         path = stem.with_name(stem.name + suffix)
         if path.is_file():
             return path
-    raise FormatError(f"{stem}{IMAGE_SUFFIXES[0]}: no such image file")
+    raise FormatError(f"{stem}{suffixes[0]}: no such image file")
 
 
 def image_header_size(path: str | os.PathLike) -> tuple[int, int]:

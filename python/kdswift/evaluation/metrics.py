@@ -13,10 +13,11 @@ import numpy as np
 from ..detections import Detections, class_name
 from ..errors import ArgumentError
 from .coco import coco_metrics
-from .results import check_pairs
+from .kitti import DIFFICULTIES, kitti_average_precisions
+from .results import Found, Truth, check_pairs
 from .voc import Curve, class_curve, voc_average_precisions
 
-METRICS = ("coco", "voc07", "voc10")
+METRICS = ("coco", "voc07", "voc10", "kitti_r11", "kitti_r40")
 
 
 @dataclass
@@ -25,11 +26,13 @@ class Metrics:
 
     Attributes
     ----------
-    metric : "coco", "voc07" or "voc10"
-    AP : the metric's own number: COCO AP (mean over IoU 0.50:0.95), or VOC mAP at IoU 0.5
+    metric : one of ``METRICS``
+    AP : the metric's own number: COCO AP (mean over IoU 0.50:0.95), VOC mAP at IoU 0.5, or the
+        mean of KITTI's moderate AP at IoU 0.7 for cars and 0.5 for all else
     AP50, AP75 : mean over classes at one IoU threshold, by the metric's rule
     per_class : AP by class name;  per_class_AP50 : AP50 by class name
-    stats : every number of the metric (COCO: the 12 of pycocotools' summary, by name)
+    stats : every number of the metric (COCO: the 12 of pycocotools' summary, by name; KITTI:
+        means ``AP_easy``, ``AP_moderate``, ``AP_hard``, and ``Car_easy`` … by class)
     num_images, num_objects, num_detections : what was compared; ignored objects not counted
     """
 
@@ -59,9 +62,14 @@ class Metrics:
     def table(self) -> str:
         """A table for people, in percent: one row per class, then the mean."""
         width = max([len("mean"), *map(len, self.per_class)])
-        lines = [self._headline(), f"{'class':<{width}}  {'AP':>6}  {'AP50':>6}"]
-        for name, ap, ap50 in self._rows():
-            lines.append(f"{name:<{width}}  {_percent(ap):>6}  {_percent(ap50):>6}")
+        columns, size = self._columns(), max(6, *map(len, self._columns()))
+        lines = [
+            self._headline(),
+            "  ".join([f"{'class':<{width}}", *(f"{c:>{size}}" for c in columns)]),
+        ]
+        for name, *values in self._rows():
+            cells = (f"{_percent(v):>{size}}" for v in values)
+            lines.append("  ".join([f"{name:<{width}}", *cells]))
         if self.metric == "coco":
             lines += ["", *self._coco_lines()]
         return "\n".join(lines)
@@ -72,7 +80,15 @@ class Metrics:
             f"{self.num_detections} detections"
         )
 
-    def _rows(self) -> list[tuple[str, float, float]]:
+    def _columns(self) -> tuple[str, ...]:
+        return DIFFICULTIES if self.metric.startswith("kitti") else ("AP", "AP50")
+
+    def _rows(self) -> list[tuple]:
+        """The name and the values of each line of the table, the mean last."""
+        if self.metric.startswith("kitti"):
+            names = [*self.per_class, "AP"]
+            rows = [(n, *(self.stats[f"{n}_{d}"] for d in DIFFICULTIES)) for n in names]
+            return [*rows[:-1], ("mean", *rows[-1][1:])]
         rows = [(n, ap, self.per_class_AP50[n]) for n, ap in self.per_class.items()]
         return [*rows, ("mean", self.AP, self.AP50)]
 
@@ -91,11 +107,15 @@ class Metrics:
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td>{html.escape(name)}</td><td>{_percent(ap)}</td><td>{_percent(ap50)}</td></tr>"
-            for name, ap, ap50 in self._rows()
+            f"<tr><td>{html.escape(name)}</td>"
+            + "".join(f"<td>{_percent(v)}</td>" for v in values)
+            + "</tr>"
+            for name, *values in self._rows()
         )
-        extra = "".join(f"<p>{html.escape(line)}</p>" for line in self._coco_lines() if self.stats)
-        head = "<tr><th>class</th><th>AP</th><th>AP50</th></tr>"
+        lines = self._coco_lines() if self.metric == "coco" and self.stats else []
+        extra = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
+        head = "".join(f"<th>{name}</th>" for name in ("class", *self._columns()))
+        head = f"<tr>{head}</tr>"
         return f"<p>{html.escape(self._headline())}</p><table>{head}{rows}</table>{extra}"
 
 
@@ -117,8 +137,8 @@ def evaluate(
         Must return one Detections (or dict of boxes, scores, labels) per image.
     dataset : sequence of (image, target), e.g. from ``kd.data``
         ``class_names`` are used if it has them. A set with ``evaluation_target(i)``
-        (``kd.data.VOC``) is asked for that: it includes the difficult objects.
-    metric : "coco", "voc07" (11-point) or "voc10" (area)
+        (``kd.data.VOC``, ``KITTI``) is asked for that: it includes the ignored objects.
+    metric : "coco", "voc07" (11-point), "voc10" (area), "kitti_r11" or "kitti_r40"
     score_threshold : float
         Low, because AP needs the low-scored detections as well.
     progress : bool
@@ -164,9 +184,9 @@ def evaluate_detections(
     ----------
     detections : one kd.Detections (or dict of boxes, scores, labels) per image
     targets : one dict per image; ``boxes``, ``labels``, optional ``iscrowd``, ``difficult``,
-        ``area``
+        ``area``, and for KITTI ``occluded``, ``truncated``, ``height``
     class_names : names by label, index 0 the background; None: the labels themselves
-    metric : "coco", "voc07" or "voc10"
+    metric : one of ``METRICS``
     corners : "edges" or "pixels"
         VOC only: where x2, y2 lie, see ``kdswift.evaluation.voc``.
     """
@@ -174,18 +194,22 @@ def evaluate_detections(
     if class_names is None:
         class_names = ["background", *map(str, range(1, _largest_label(detections, targets) + 1))]
     found, truth = check_pairs(detections, targets, len(class_names))
+    names = [class_name(class_names, i) for i in range(1, len(class_names))]
     if metric == "coco":
-        result = coco_metrics(found, truth, len(class_names))
-        stats, per_class, per_class_50 = result
+        stats, per_class, per_class_50 = coco_metrics(found, truth, len(class_names))
+        score = stats["AP"]
+    elif metric.startswith("kitti"):
+        stats, per_class, per_class_50 = _kitti(found, truth, ["background", *names], metric)
+        score = stats["AP_moderate"]
     else:
         per_class = voc_average_precisions(found, truth, len(class_names), metric, 0.5, corners)
         strict = voc_average_precisions(found, truth, len(class_names), metric, 0.75, corners)
         per_class_50 = per_class
         stats = {"AP50": _mean(per_class), "AP75": _mean(strict)}
-    names = [class_name(class_names, i) for i in range(1, len(class_names))]
+        score = stats["AP50"]
     return Metrics(
         metric=metric,
-        AP=stats["AP"] if metric == "coco" else stats["AP50"],
+        AP=score,
         AP50=stats["AP50"],
         AP75=stats["AP75"],
         per_class=dict(zip(names, map(float, per_class), strict=True)),
@@ -195,6 +219,22 @@ def evaluate_detections(
         num_objects=sum(int((~(t.crowd | t.difficult)).sum()) for t in truth),
         num_detections=sum(len(f.scores) for f in found),
     )
+
+
+def _kitti(
+    found: Sequence[Found], truth: Sequence[Truth], names: Sequence[str], metric: str
+) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
+    """(stats, moderate AP per class, the same at IoU 0.5)"""
+    own, half, strict = (
+        kitti_average_precisions(found, truth, names, metric, overlap)
+        for overlap in (None, 0.5, 0.75)
+    )
+    moderate = DIFFICULTIES.index("moderate")
+    stats = {f"AP_{d}": _mean(own[:, i]) for i, d in enumerate(DIFFICULTIES)}
+    stats |= {"AP50": _mean(half[:, moderate]), "AP75": _mean(strict[:, moderate])}
+    for name, values in zip(names[1:], own, strict=True):
+        stats |= {f"{name}_{d}": float(v) for d, v in zip(DIFFICULTIES, values, strict=True)}
+    return stats, own[:, moderate], half[:, moderate]
 
 
 def precision_recall(

@@ -19,13 +19,17 @@ class Found(NamedTuple):
 
 
 class Truth(NamedTuple):
-    """Objects of one image: boxes (M, 4) float64, labels (M,), ignore and crowd flags, areas."""
+    """Objects of one image: boxes (M, 4) float64, labels (M,), ignore and crowd flags, areas,
+    and what KITTI's difficulties ask for: occlusion, truncation, heights."""
 
     boxes: np.ndarray
     labels: np.ndarray
     difficult: np.ndarray
     crowd: np.ndarray
     areas: np.ndarray
+    occluded: np.ndarray
+    truncated: np.ndarray
+    heights: np.ndarray
 
 
 def check_pairs(
@@ -58,16 +62,30 @@ def _truth(value: Any, num_classes: int, where: str) -> Truth:
     boxes = _boxes(_get(value, "boxes", where), where)
     count = len(boxes)
     labels = _labels(_get(value, "labels", where), count, num_classes, where)
-    areas = value.get("area")
-    if areas is None:
-        areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    areas = np.asarray(areas, dtype=np.float64)
-    if areas.shape != (count,):
-        raise ShapeError(f"{where}: {count} boxes but area has shape {areas.shape}")
+    widths, heights = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    areas = _numbers(value, "area", widths * heights, where)
+    kitti = (
+        _numbers(value, name, otherwise, where)
+        for name, otherwise in (
+            ("occluded", np.zeros(count)),
+            ("truncated", np.zeros(count)),
+            ("height", heights),
+        )
+    )
     difficult, crowd = (
         _flags(value.get(k), count, f"{where}: {k}") for k in ("difficult", "iscrowd")
     )
-    return Truth(boxes, labels, difficult, crowd, areas)
+    return Truth(boxes, labels, difficult, crowd, areas, *kitti)
+
+
+def _numbers(value: Mapping[str, Any], name: str, otherwise: np.ndarray, where: str) -> np.ndarray:
+    """float64 (M,): an entry of a target that it may have."""
+    if value.get(name) is None:
+        return otherwise
+    result = np.asarray(value[name], dtype=np.float64)
+    if result.shape != otherwise.shape:
+        raise ShapeError(f"{where}: {len(otherwise)} boxes but {name} has shape {result.shape}")
+    return result
 
 
 def _get(value: Any, name: str, where: str) -> Any:
