@@ -21,8 +21,10 @@ _EXAMPLES = """examples:
 
 _DATA_HELP = (
     "digits, or digits:n=500,difficulty=1.5,seed=3; voc:FOLDER, or voc:FOLDER,year=2007,"
-    "split=trainval"
+    "split=trainval; coco:IMAGES,ANNOTATIONS.json; kitti:FOLDER; ilsvrc:FOLDER; yolo:FILE.yaml, "
+    "or yolo:FILE.yaml,split=test"
 )
+_METRICS = ("coco", "voc07", "voc10", "kitti_r11", "kitti_r40")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -149,7 +151,7 @@ def _evaluate(commands: Any) -> None:
     )
     p.add_argument("model", help="a model file")
     p.add_argument("-d", "--data", required=True, help=_DATA_HELP)
-    p.add_argument("--metric", default="coco", choices=("coco", "voc07", "voc10"))
+    p.add_argument("--metric", default="coco", choices=_METRICS)
     p.add_argument("--json", action="store_true", help="print JSON")
     p.add_argument("--quiet", action="store_true", help="no progress bar")
 
@@ -208,7 +210,7 @@ def _add_run(p: argparse.ArgumentParser) -> None:
     run.add_argument("--seed", type=int, default=0, metavar="N")
     run.add_argument("--workers", type=int, default=2, metavar="N", help="threads that load images")
     run.add_argument("--eval-every", type=int, default=1, metavar="N", help="epochs")
-    run.add_argument("--metric", default="coco", choices=("coco", "voc07", "voc10"))
+    run.add_argument("--metric", default="coco", choices=_METRICS)
     run.add_argument("--checkpoint-every", type=int, metavar="N", help="steps")
     run.add_argument(
         "--resume",

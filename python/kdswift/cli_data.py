@@ -2,12 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from . import data
 from .errors import ArgumentError, KDSError
 
-KINDS = ("digits", "voc")
+
+class Kind(NamedTuple):
+    """How one kind of data set is written.
+
+    plain : the arguments without ``key=`` in their order, each with its name in messages
+    splits : the split for "train" and for "val"; None where the text itself tells
+    text_options : options that stay text although they look like numbers
+    """
+
+    dataset: Any
+    plain: Mapping[str, str] = MappingProxyType({})
+    splits: Mapping[str, str] | None = {"train": "train", "val": "val"}
+    text_options: tuple[str, ...] = ("split",)
+
+    def usage(self, name: str) -> str:
+        """e.g. ``voc:FOLDER,key=value,…``"""
+        return f"{name}:{','.join([*self.plain.values(), 'key=value'])},…"
+
+
+_ROOT = {"root": "FOLDER"}
+KINDS = {
+    "digits": Kind(data.DigitScenes),
+    "voc": Kind(data.VOC, _ROOT, {"train": "trainval", "val": "test"}, ("split", "year")),
+    "coco": Kind(data.COCO, {"images": "IMAGES", "annotations": "ANNOTATIONS.json"}, None),
+    "kitti": Kind(data.KITTI, _ROOT),
+    "ilsvrc": Kind(data.ILSVRCDet, _ROOT),
+    "yolo": Kind(data.YOLO, {"yaml": "FILE.yaml"}),
+}
 
 
 def open_data(text: str, split: str) -> Any:
@@ -16,25 +45,24 @@ def open_data(text: str, split: str) -> Any:
     >>> open_data("digits:n=100,difficulty=0.5", "val")
     DigitScenes(split='val', n=100, size=96, seed=0, difficulty=0.5)
     """
-    kind, _, rest = text.partition(":")
-    plain, options = _parse(text, rest)
-    if kind == "digits":
-        if plain:
-            raise ArgumentError(f"data {text!r}: expected digits:key=value,…")
-        return _make(data.DigitScenes, text, {"split": split, **options})
-    if kind == "voc":
-        if len(plain) != 1:
-            raise ArgumentError(f"data {text!r}: expected voc:FOLDER,key=value,…")
-        splits = {"train": "trainval", "val": "test"}
-        if "year" in options:
-            options["year"] = str(options["year"])
-        return _make(data.VOC, text, {"root": plain[0], "split": splits[split], **options})
-    raise ArgumentError(f"data {text!r}: unknown kind {kind!r}; there are {', '.join(KINDS)}")
+    name, _, rest = text.partition(":")
+    if name not in KINDS:
+        raise ArgumentError(f"data {text!r}: unknown kind {name!r}; there are {', '.join(KINDS)}")
+    kind = KINDS[name]
+    plain, given = _parse(text, rest)
+    if len(plain) != len(kind.plain):
+        raise ArgumentError(f"data {text!r}: expected {kind.usage(name)}")
+    options: dict[str, Any] = dict(zip(kind.plain, plain))
+    if kind.splits is not None:
+        options["split"] = kind.splits[split]
+    for key, value in given.items():
+        options[key] = value if key in kind.text_options else _value(value)
+    return _make(kind.dataset, text, options)
 
 
-def _parse(text: str, rest: str) -> tuple[list[str], dict[str, Any]]:
+def _parse(text: str, rest: str) -> tuple[list[str], dict[str, str]]:
     plain: list[str] = []
-    options: dict[str, Any] = {}
+    options: dict[str, str] = {}
     for part in filter(None, rest.split(",")):
         key, equals, value = part.partition("=")
         if not equals:
@@ -42,11 +70,13 @@ def _parse(text: str, rest: str) -> tuple[list[str], dict[str, Any]]:
         elif not key.isidentifier():
             raise ArgumentError(f"data {text!r}: {part!r} is no key=value")
         else:
-            options[key] = _value(value)
+            options[key] = value
     return plain, options
 
 
 def _value(text: str) -> Any:
+    if text in ("True", "true", "False", "false"):
+        return text.lower() == "true"
     for kind in (int, float):
         try:
             return kind(text)

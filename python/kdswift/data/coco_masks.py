@@ -36,8 +36,9 @@ def decode_mask(segmentation: Any, height: int, width: int, error: Error) -> np.
         from pycocotools import mask as coco_mask
     except ImportError as missing:
         raise KDSError("masks need the package: pip install pycocotools") from missing
-    runs = coco_mask.frPyObjects(segmentation, height, width)
-    return coco_mask.decode(coco_mask.merge(runs)).astype(bool)
+    runs = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+    # Its own decoding warns of NumPy 2.
+    return _expand(_decompress(runs["counts"].decode(), error), height, width)
 
 
 def _check_polygon(polygon: Any, height: int, width: int, error: Error) -> None:
@@ -61,6 +62,11 @@ def _from_runs(segmentation: dict, height: int, width: int, error: Error) -> np.
     good = isinstance(counts, list) and all(type(c) is int and c >= 0 for c in counts)
     if not good or sum(counts) != height * width:
         raise error(f"segmentation counts are no runs over {height * width} pixels")
+    return _expand(counts, height, width)
+
+
+def _expand(counts: list[int], height: int, width: int) -> np.ndarray:
+    """bool (height, width) of runs down the columns, the first of False."""
     values = np.arange(len(counts)) % 2 == 1
     return np.ascontiguousarray(np.repeat(values, counts).reshape(width, height).T)
 
