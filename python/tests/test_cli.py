@@ -10,7 +10,7 @@ import pytest
 
 from kdswift.cli import main
 from kdswift.cli_data import open_data
-from kdswift.errors import ArgumentError
+from kdswift.errors import ArgumentError, FormatError
 
 RUN = ["--epochs", "1", "--batch-size", "4", "--workers", "0", "--quiet"]
 SMALL = ["--image-size", "48", "--anchors", "16,24", "--ratios", "1,2", "--width", "0.5"]
@@ -114,3 +114,32 @@ def test_data_by_name():
     assert open_data("digits:split=train", "val").split == "train"
     with pytest.raises(ArgumentError, match="voc:FOLDER"):
         open_data("voc", "train")
+
+
+def test_every_data_set_has_a_name(tmp_path):
+    with pytest.raises(ArgumentError, match="digits, voc, coco, kitti, ilsvrc, yolo"):
+        open_data("imagenet:x", "train")
+    with pytest.raises(ArgumentError, match=r"coco:IMAGES,ANNOTATIONS\.json,key=value"):
+        open_data("coco:images", "train")
+    with pytest.raises(ArgumentError, match=r"kitti:a,planes=3"):
+        open_data("kitti:a,planes=3", "train")
+    for text, words in (
+        (f"coco:{tmp_path},{tmp_path}/a.json", r"a\.json"),
+        (f"kitti:{tmp_path}", "label_2"),
+        (f"ilsvrc:{tmp_path}", "Annotations/DET"),
+        (f"voc:{tmp_path},year=2012", "VOC2012"),
+    ):
+        with pytest.raises(FormatError, match=words):
+            open_data(text, "val")
+
+
+def test_data_sets_take_their_split_from_the_command(tmp_path):
+    (tmp_path / "a.json").write_text('{"images": [], "categories": [], "annotations": []}')
+    assert len(open_data(f"coco:{tmp_path},{tmp_path}/a.json,masks=true", "val")) == 0
+    (tmp_path / "training/label_2").mkdir(parents=True)
+    (tmp_path / "ImageSets").mkdir()
+    for split in ("train", "val", "7"):
+        (tmp_path / f"ImageSets/{split}.txt").write_text(f"{split}\n")
+    assert open_data(f"kitti:{tmp_path}", "val").ids == ["val"]
+    assert open_data(f"kitti:{tmp_path}", "train").ids == ["train"]
+    assert open_data(f"kitti:{tmp_path},split=7", "train").ids == ["7"]

@@ -10,8 +10,8 @@ Per class and difficulty, the objects are
 
 Detections lower than the least height are ignored. Objects take detections in the order of the
 file, if their IoU is above 0.7 (cars) or 0.5 (all else): to choose thresholds, the one with the
-best score; to count, the one with the largest IoU, before ignored ones. A pair with an ignored
-side counts nothing. What is left over is false, unless an area covers more than 0.7 or 0.5 of
+best score, ignored or not; to count, the one with the largest IoU that is not ignored. A pair
+with an ignored side counts nothing. What is left over is false, unless an area covers more than 0.7 or 0.5 of
 it. As in KITTI's own program, an ignored detection may be of any class.
 
 At most 41 thresholds are taken from the scores of true positives, 1/40 of recall apart, and
@@ -176,23 +176,17 @@ def _count(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(T,) true and false positives with the detections from each threshold on."""
     rows = np.arange(len(thresholds))
-    # (T, D): there and not taken.
-    free = (scene.scores[None, :] >= thresholds[:, None]) & (scene.of_class | ignored_found)
+    # (T, D): there and not taken. What becomes of ignored detections does not matter any more.
+    counted = scene.of_class & ~ignored_found
+    free = (scene.scores[None, :] >= thresholds[:, None]) & counted
     hits = np.zeros(len(thresholds))
     if free.shape[1] == 0:
         return hits, hits
     for g, ignored in enumerate(ignored_object):
-        over = scene.iou[g] > scene.min_overlap
-        if not over.any():
-            continue
-        candidates = free & over
-        counted = candidates & ~ignored_found
-        # The largest IoU of those that count; where there is none, the first ignored one.
-        best = np.where(counted, scene.iou[g], -1.0).argmax(axis=1)
-        any_counted = counted.any(axis=1)
-        best = np.where(any_counted, best, candidates.argmax(axis=1))
+        candidates = free & (scene.iou[g] > scene.min_overlap)
         taken = candidates.any(axis=1)
+        best = np.where(candidates, scene.iou[g], -1.0).argmax(axis=1)
         free[rows[taken], best[taken]] = False
         if not ignored:
-            hits += any_counted
-    return hits, (free & ~ignored_found & ~scene.absorbed).sum(axis=1)
+            hits += taken
+    return hits, (free & ~scene.absorbed).sum(axis=1)
