@@ -11,8 +11,8 @@ Per class and difficulty, the objects are
 Detections lower than the least height are ignored. Objects take detections in the order of the
 file, if their IoU is above 0.7 (cars) or 0.5 (all else): to choose thresholds, the one with the
 best score, ignored or not; to count, the one with the largest IoU that is not ignored. A pair
-with an ignored side counts nothing. What is left over is false, unless an area covers more than 0.7 or 0.5 of
-it. As in KITTI's own program, an ignored detection may be of any class.
+with an ignored side counts nothing. What is left over is false, unless an area covers more than
+0.7 or 0.5 of it. As in KITTI's own program, an ignored detection may be of any class.
 
 At most 41 thresholds are taken from the scores of true positives, 1/40 of recall apart, and
 precision is made to fall. ``kitti_r11`` is the mean at 0, 0.1, … 1 (the rule until 2019),
