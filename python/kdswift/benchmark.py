@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from . import runtime
-from ._inputs import check_count, image_size_pair
+from ._inputs import image_size_pair
+from ._numbers import check_count
 
 
 @dataclass

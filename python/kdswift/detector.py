@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from . import _engine, runtime
-from ._inputs import check_count, check_fraction, check_images, check_targets, image_size_pair
+from ._inputs import check_images, check_targets, image_size_pair
+from ._numbers import check_count, check_fraction
 from .data.images import image_size as size_of
 from .data.images import to_uint8
 from .detections import Detections

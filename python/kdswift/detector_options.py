@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from . import runtime
-from ._inputs import check_count
+from ._numbers import check_count
 from .backbones import Backbone, as_backbone
 from .detector import _check_names
 from .errors import ArgumentError

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ._inputs import check_count
+from ._numbers import check_count
 from .callbacks import Callback, as_callbacks
 from .data.loader import Loader
 from .errors import ArgumentError

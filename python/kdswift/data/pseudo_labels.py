@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .._inputs import check_fraction
+from .._numbers import check_fraction
 from ..errors import ArgumentError
 from .dataset import Dataset
 from .images import as_image, image_size

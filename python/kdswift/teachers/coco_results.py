@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .._inputs import check_fraction
+from .._numbers import check_fraction
 from ..detections import Detections
 from ..errors import ArgumentError, FormatError
 from ..teacher import Teacher
