@@ -45,6 +45,7 @@ _LAZY = {
     "conv2d": ".functional:conv2d",
     "data": ".data",
     "distill": ".distillation:distill",
+    "doctor": ".checkup:doctor",
     "dropout": ".functional:dropout",
     "evaluate": ".evaluation:evaluate",
     "exp": ".functional:exp",

@@ -70,6 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     _demo(commands)
     _train(commands)
     _distill(commands)
+    _doctor(commands)
     _evaluate(commands)
     _predict(commands)
     _bench(commands)
@@ -113,35 +114,35 @@ def _distill(commands: Any) -> None:
         "kdswift distill --teacher runs/teacher/best.safetensors --data digits --width 0.25 "
         "--out runs/student",
     )
-    p.add_argument(
-        *("-t", "--teacher"),
-        action="append",
-        required=True,
-        metavar="FILE",
-        help="a model file; may be given several times (their outputs are averaged)",
-    )
-    p.add_argument(
-        *("-s", "--student"),
-        metavar="FILE",
-        help="the student to start from; without it one is made like the teacher, but for what "
-        "--backbone and the other options of the model say",
-    )
+    _add_teachers(p)
     _add_model(p)
-    method = p.add_argument_group("method (Chen et al. 2017)")
-    method.add_argument("--classification", choices=("weighted", "plain", "none"))
-    method.add_argument("--regression", choices=("bounded", "l2", "none"))
-    method.add_argument("--no-hint", action="store_true", help="compare no features")
-    method.add_argument("--no-adaptation", action="store_true", help="hints without convolution")
-    for name, text in (
-        ("mu", "share of the hard labels"),
-        ("nu", "weight of the bounded regression"),
-        ("gamma", "weight of the hint"),
-        ("temperature", "of the soft labels"),
-        ("scale", "factor on everything; 0 is plain training"),
-    ):
-        method.add_argument(f"--{name}", type=float, metavar="X", help=text)
-    method.add_argument("--teacher-size", type=int, metavar="PX", help="short side for the teacher")
+    _add_method(p)
     _add_run(p)
+
+
+def _doctor(commands: Any) -> None:
+    p = _command(
+        *(commands, "doctor", "check a distillation before hours are spent on it"),
+        "kdswift doctor --teacher runs/teacher/best.safetensors --data digits --width 0.25",
+    )
+    _add_teachers(p)
+    _add_model(p)
+    _add_method(p)
+    p.add_argument("-d", "--data", required=True, help=_DATA_HELP)
+    p.add_argument("--batch-size", type=int, default=4, metavar="N", help="(default %(default)s)")
+    p.add_argument(
+        *("--sample",),
+        type=int,
+        default=32,
+        metavar="N",
+        help="images on which models are scored; 0 scores none (default %(default)s)",
+    )
+    p.add_argument("--optimizer", choices=("sgd", "adam", "adamw"), default="sgd")
+    p.add_argument("--lr", type=float, metavar="X", help="learning rate")
+    p.add_argument("--weight-decay", type=float, metavar="X")
+    p.add_argument("--metric", default="coco", choices=("coco", "voc07", "voc10"))
+    p.add_argument("--seed", type=int, default=0, metavar="N")
+    p.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _evaluate(commands: Any) -> None:
@@ -178,6 +179,39 @@ def _bench(commands: Any) -> None:
     p.add_argument("--image-size", type=int, nargs="+", metavar="PX", help="height [width]")
     p.add_argument("--repeats", type=int, default=10, metavar="N")
     p.add_argument("--batch-size", type=int, default=8, metavar="N", help="of a training step")
+
+
+def _add_teachers(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        *("-t", "--teacher"),
+        action="append",
+        required=True,
+        metavar="FILE",
+        help="a model file; may be given several times (their outputs are averaged)",
+    )
+    p.add_argument(
+        *("-s", "--student"),
+        metavar="FILE",
+        help="the student to start from; without it one is made like the teacher, but for what "
+        "--backbone and the other options of the model say",
+    )
+
+
+def _add_method(p: argparse.ArgumentParser) -> None:
+    method = p.add_argument_group("method (Chen et al. 2017)")
+    method.add_argument("--classification", choices=("weighted", "plain", "none"))
+    method.add_argument("--regression", choices=("bounded", "l2", "none"))
+    method.add_argument("--no-hint", action="store_true", help="compare no features")
+    method.add_argument("--no-adaptation", action="store_true", help="hints without convolution")
+    for name, text in (
+        ("mu", "share of the hard labels"),
+        ("nu", "weight of the bounded regression"),
+        ("gamma", "weight of the hint"),
+        ("temperature", "of the soft labels"),
+        ("scale", "factor on everything; 0 is plain training"),
+    ):
+        method.add_argument(f"--{name}", type=float, metavar="X", help=text)
+    method.add_argument("--teacher-size", type=int, metavar="PX", help="short side for the teacher")
 
 
 def _add_model(p: argparse.ArgumentParser) -> None:

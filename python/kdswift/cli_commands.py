@@ -46,19 +46,34 @@ def distill(options: argparse.Namespace) -> None:
     from .distillation import distill as run
 
     data = open_data(options.data, "train")
-    teachers = [load(path) for path in options.teacher]
-    if options.student:
-        student = load(options.student)
-        _take_weights(student, options)
-    else:
-        student = _new_model(options, data, teachers[0])
+    student, teacher = _pair(options, data)
     history = run(
-        *(student, teachers if len(teachers) > 1 else teachers[0], data),
+        *(student, teacher, data),
         method=_method(options),
         teacher_size=options.teacher_size,
         **_run_options(options),
     )
     _conclude(history, options)
+
+
+def doctor(options: argparse.Namespace) -> None:
+    """Check a distillation; an error when a check fails."""
+    from .checkup import doctor as check
+
+    data = open_data(options.data, "train")
+    student, teacher = _pair(options, data)
+    report = check(
+        *(student, teacher, data, _method(options)),
+        batch_size=options.batch_size,
+        sample=options.sample,
+        seed=options.seed,
+        optimizer=_optimizer(options),
+        teacher_size=options.teacher_size,
+        metric=options.metric,
+    )
+    print(json.dumps(report.to_dict(), indent=2) if options.json else report)
+    if not report.ok:
+        raise KDSError(report.verdict)
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -148,6 +163,17 @@ def _time_step(model: Detector, options: argparse.Namespace) -> float:
     return float(np.median(times))
 
 
+def _pair(options: argparse.Namespace, data: Any) -> tuple[Detector, Any]:
+    """The student, and its teacher or teachers."""
+    teachers = [load(path) for path in options.teacher]
+    if options.student:
+        student = load(options.student)
+        _take_weights(student, options)
+    else:
+        student = _new_model(options, data, teachers[0])
+    return student, teachers if len(teachers) > 1 else teachers[0]
+
+
 def _new_model(options: argparse.Namespace, data: Any, like: Detector | None) -> Detector:
     """A model from the options; what they leave open is the teacher's, or fits the data."""
     from .detector_options import Anchors
@@ -229,18 +255,13 @@ def _method(options: argparse.Namespace) -> Any:
 
 def _run_options(options: argparse.Namespace) -> dict[str, Any]:
     from .augment import HorizontalFlip
-    from .optimizers import as_optimizer
     from .schedules import Constant, Cosine, Linear, Step
 
-    update: dict[str, Any] = {"name": options.optimizer}
-    for name in ("lr", "weight_decay"):
-        if getattr(options, name) is not None:
-            update[name] = getattr(options, name)
     kinds = {"constant": Constant, "linear": Linear, "cosine": Cosine, "step": Step}
     return {
         "epochs": options.epochs,
         "val": open_data(options.val, "val") if options.val else None,
-        "optimizer": as_optimizer(update),
+        "optimizer": _optimizer(options),
         "schedule": kinds[options.schedule](warmup=options.warmup),
         "batch_size": options.batch_size,
         "out": options.out,
@@ -254,6 +275,16 @@ def _run_options(options: argparse.Namespace) -> dict[str, Any]:
         "checkpoint_every": options.checkpoint_every,
         "clip_norm": options.clip_norm,
     }
+
+
+def _optimizer(options: argparse.Namespace) -> Any:
+    from .optimizers import as_optimizer
+
+    update: dict[str, Any] = {"name": options.optimizer}
+    for name in ("lr", "weight_decay"):
+        if getattr(options, name) is not None:
+            update[name] = getattr(options, name)
+    return as_optimizer(update)
 
 
 def _conclude(history: Any, options: argparse.Namespace) -> None:

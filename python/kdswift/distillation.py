@@ -106,12 +106,7 @@ def distill(
         *(epochs, val, optimizer, schedule, batch_size, out, resume, callbacks, precision, seed),
         *(progress, augment, workers, eval_every, metric, checkpoint_every, log_every, clip_norm),
     ).check("distill")
-    teachers = _teachers(teacher, student)
-    labellers = [t for t in teachers if hasattr(t, "detections")]
-    if method is None and len(labellers) == len(teachers):
-        method = Method()  # boxes alone: there is nothing to compare
-    method = as_method(method)
-    train = _with_boxes(train, labellers)
+    teachers, method, train = prepare(student, teacher, train, method, "distill")
     loader = make_loader(train, options, student, teacher_size, "distill")
     if val is not None:
         check_classes(student, val, "val", "distill")
@@ -135,6 +130,17 @@ def fit(
     return Run(model, (), None, loader, options).run()
 
 
+def prepare(
+    student: Any, teacher: Any, train: Any, method: Any, where: str
+) -> tuple[tuple[Detector | Teacher, ...], Method, Any]:
+    """Checked teachers, the method, and the data with the boxes of those that only give boxes."""
+    teachers = _teachers(teacher, student, where)
+    labellers = [t for t in teachers if hasattr(t, "detections")]
+    if method is None and len(labellers) == len(teachers):
+        method = Method()  # boxes alone: there is nothing to compare
+    return teachers, as_method(method), _with_boxes(train, labellers)
+
+
 def _with_boxes(train: Any, labellers: Sequence[Any]) -> Any:
     """The data with the boxes of teachers that give nothing else; a loader is copied."""
     from .data import PseudoLabels
@@ -148,7 +154,7 @@ def _with_boxes(train: Any, labellers: Sequence[Any]) -> Any:
     return train
 
 
-def _teachers(teacher: Any, student: Any) -> tuple[Detector | Teacher, ...]:
+def _teachers(teacher: Any, student: Any, where: str) -> tuple[Detector | Teacher, ...]:
     _detector(student, "student")
     if isinstance(teacher, Ensemble):
         teachers: tuple[Any, ...] = teacher.teachers
@@ -157,15 +163,15 @@ def _teachers(teacher: Any, student: Any) -> tuple[Detector | Teacher, ...]:
     else:
         teachers = (teacher,)
     if not teachers:
-        raise ArgumentError("distill: teacher is an empty list")
+        raise ArgumentError(f"{where}: teacher is an empty list")
     for one in teachers:
-        as_teacher(one, "distill")
+        as_teacher(one, where)
         behind = getattr(one, "teacher", one)  # of a cache
         if student in (one, getattr(behind, "detector", None)):
-            raise ArgumentError("distill: teacher and student are the same object; use clone()")
+            raise ArgumentError(f"{where}: teacher and student are the same object; use clone()")
         if isinstance(one, Detector) and one.num_classes != student.num_classes:
             raise ArgumentError(
-                f"distill: the teacher has {one.num_classes} classes, the student "
+                f"{where}: the teacher has {one.num_classes} classes, the student "
                 f"{student.num_classes} (both count the background)"
             )
     return teachers

@@ -24,7 +24,7 @@ def _absolute(student: Tensor, teacher: Tensor) -> Tensor:
 
 Source = tuple[int, str]  # (number of the teacher, name of its tap)
 
-_LOSSES = {"l2": _squared, "mse": _squared, "l1": _absolute}
+LOSSES = {"l2": _squared, "mse": _squared, "l1": _absolute}
 
 
 class Connector:
@@ -158,7 +158,7 @@ class TermSet:
                     f"term {label}: the student's {term.student_tap} is {student.shape}, the "
                     f"teacher's {term.teacher_tap} is {teacher.shape}"
                 )
-            loss = _LOSSES[term.loss](student, teacher)
+            loss = LOSSES[term.loss](student, teacher)
         else:
             loss = term.loss(student, teacher)
         if not isinstance(loss, Tensor) or loss.size != 1:

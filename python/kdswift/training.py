@@ -134,19 +134,31 @@ class Run:
         try:
             if batch.teacher_images is not None and self._group.detectors:
                 views = _engine.Batch(batch.teacher_images)
-            if self._terms:
-                arrays = self._group.before(batch, images, views)
-                taps = self._trainer.forward(images, views if self._group.in_step else None)
-                losses = self._terms.losses(taps, arrays | self._group.after(taps))
-                self.metrics = self._trainer.finish(losses)
-            else:
-                self.metrics = self._trainer.step(images, views)
+            self.metrics = self._step(batch, images, views)
         except KDSError as error:
             raise type(error)(self._failure(error, batch)) from error
         finally:
             images.close()
             if views is not None:
                 views.close()
+
+    def _step(
+        self, batch: Batch, images: _engine.Batch, views: _engine.Batch | None
+    ) -> dict[str, float]:
+        """Both halves of a step; the metrics."""
+        if self._terms:
+            return self._trainer.finish(self._own_losses(batch, images, views))
+        return self._trainer.step(images, views)
+
+    def _own_losses(
+        self, batch: Batch, images: _engine.Batch, views: _engine.Batch | None
+    ) -> dict[str, Any]:
+        """The first half of a step, and the terms that Python computes, on the tape."""
+        assert self._terms is not None
+        # What teachers outside the step may get wrong comes before the student's statistics move.
+        arrays = self._group.before(batch, images, views)
+        taps = self._trainer.forward(images, views if self._group.in_step else None)
+        return self._terms.losses(taps, arrays | self._group.after(taps))
 
     def _failure(self, error: KDSError, batch: Batch) -> str:
         items = ", ".join(map(str, batch.indices[:16])) + (" …" if len(batch.indices) > 16 else "")
