@@ -140,7 +140,7 @@ def _doctor(commands: Any) -> None:
     p.add_argument("--optimizer", choices=("sgd", "adam", "adamw"), default="sgd")
     p.add_argument("--lr", type=float, metavar="X", help="learning rate")
     p.add_argument("--weight-decay", type=float, metavar="X")
-    p.add_argument("--metric", default="coco", choices=("coco", "voc07", "voc10"))
+    p.add_argument("--metric", default="coco", choices=_METRICS)
     p.add_argument("--seed", type=int, default=0, metavar="N")
     p.add_argument("--json", action="store_true", help="print JSON")
 

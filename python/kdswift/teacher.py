@@ -237,7 +237,8 @@ class Teacher:
 
         results : path of a .json file, or its list of dicts with ``image_id``, ``category_id``,
             ``bbox`` ([x, y, width, height] in pixels) and ``score``
-        dataset : the data set it was made for: gives classes, and the ids of images if it has them
+        dataset : the data set it was made for. ``image_id`` is one of its ``ids`` (the ids of a
+            COCO file, VOC's names), or the position of the image
         score_threshold : least score of a detection that becomes a target
         keep_ground_truth : whether the data set's own boxes stay
         iou_threshold : a detection that overlaps a box of its class by more is left out

@@ -83,6 +83,35 @@ def test_merging_clips_and_keeps_the_best_of_a_class():
     assert merged["difficult"].tolist() == [True, False, False]
 
 
+class Numbered(list):
+    """Items whose ids are numbers that look like positions of others, as COCO's do."""
+
+    class_names = ("background", "x", "y")
+    ids = (2, 1, 7)
+    category_ids = (-1, 18, 44)
+
+
+def test_ids_and_categories_of_the_data_set():
+    image = np.zeros((40, 40, 3), np.uint8)
+    data = Numbered((image, {"boxes": [], "labels": [], "image_id": i}) for i in range(3))
+
+    def merged(images):
+        box = [1, 2, 10, 10]
+        entries = [
+            {"image_id": i, "category_id": 44, "bbox": [*box[:2], 10 + n, 10], "score": 0.9}
+            for n, i in enumerate(images)
+        ]
+        teacher = kd.Teacher.from_coco_results(entries, data)
+        items = [kd.data.PseudoLabels(data, teacher)[i][1] for i in range(3)]
+        assert all(label == 2 for item in items for label in item["labels"])
+        return [item["boxes"][:, 2].tolist() for item in items]
+
+    assert merged([1, 2, 7]) == [[12], [11], [13]]  # by id
+    assert merged([0, 1, 2]) == [[11], [12], [13]]  # by position
+    with pytest.raises(ArgumentError, match="none of its images"):
+        merged([50])
+
+
 def test_distilling_from_results_is_training_on_their_boxes(capsys):
     data, teacher = scenes(4), kd.Teacher.from_coco_results(results_of(shift=6.0), scenes(4))
     student, _ = run(teacher, None, progress=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -75,11 +74,10 @@ class PseudoLabels(Dataset):
     def _found(self, image: np.ndarray, target: dict[str, Any], i: int) -> Any:
         if not hasattr(self.teacher, "detections"):
             return self.teacher.predict(image, score_threshold=self.score_threshold)[0]
-        found = self.teacher.detections(target.get("image_id", i))
         ids = getattr(self.dataset, "ids", None)
-        if not len(found) and isinstance(ids, Sequence):  # files may name images where we count
-            found = self.teacher.detections(ids[i])
-        return found
+        if ids is not None and getattr(self.teacher, "by_ids", False):
+            return self.teacher.detections(ids[i])
+        return self.teacher.detections(target.get("image_id", i))
 
     def _merged(self, target: dict[str, Any], found: Any, size: tuple[int, int]) -> dict[str, Any]:
         kept = target if self.keep_ground_truth else _emptied(target)

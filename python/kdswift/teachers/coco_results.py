@@ -44,7 +44,7 @@ class CocoResultsTeacher(Teacher):
         self.source, entries = _read(results)
         labels = _labels(categories, dataset, self.class_names)
         self._found = self._grouped(entries, labels)
-        self._check_images(dataset)
+        self.by_ids = self._key_of_images(dataset)
         text = json.dumps(sorted(map(json.dumps, entries)))
         self._digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
@@ -124,18 +124,20 @@ class CocoResultsTeacher(Teacher):
         x, y, width, height = map(float, box)
         return entry["image_id"], label, [x, y, x + width, y + height], float(score)
 
-    def _check_images(self, dataset: Any) -> None:
-        """None of the images known is a file for another data set."""
-        ids = getattr(dataset, "image_ids", None)
-        ids = getattr(dataset, "ids", None) if ids is None else ids
-        if ids is None or callable(ids) or not self._found:
-            return
-        known = {str(i) for i in ids} | {str(i) for i in range(len(ids))}
-        if not known & set(self._found):
+    def _key_of_images(self, dataset: Any) -> bool:
+        """Whether the file calls images by the data set's ids (True) or by their positions."""
+        ids = getattr(dataset, "ids", None)
+        if ids is None or not self._found:
+            return ids is not None
+        found = set(self._found)
+        names, places = {str(i) for i in ids}, {str(i) for i in range(len(ids))}
+        if not found & (names | places):
             raise ArgumentError(
                 f"{self.source}: none of its images is in the data set; its first is "
                 f"{next(iter(self._found))}, the data set's {next(iter(ids), None)}"
             )
+        # COCO's ids are numbers too: they may look like positions.
+        return len(found & names) >= len(found & places)
 
 
 def _read(results: Any) -> tuple[str, list[dict[str, Any]]]:
