@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ._inputs import check_count
+from ._numbers import check_count
 from ._tables import html_table, text_table
 from .errors import KDSError
 
