@@ -14,19 +14,24 @@ static dnnl_stream_t kds_dnn_stream(void) {
   return stream;
 }
 
-static kds_dnn_md kds_dnn_md_make(int n, const int64_t *dims, dnnl_format_tag_t tag) {
+static kds_dnn_md kds_dnn_md_typed(int n, const int64_t *dims, dnnl_data_type_t type,
+                                   dnnl_format_tag_t tag) {
 #if DNNL_VERSION_MAJOR >= 3
   dnnl_memory_desc_t md = NULL;
-  dnnl_memory_desc_create_with_tag(&md, n, dims, dnnl_f32, tag);
+  dnnl_memory_desc_create_with_tag(&md, n, dims, type, tag);
   return md;
 #else
   dnnl_memory_desc_t *md = (dnnl_memory_desc_t *)calloc(1, sizeof *md);
-  if (dnnl_memory_desc_init_by_tag(md, n, dims, dnnl_f32, tag) != dnnl_success) {
+  if (dnnl_memory_desc_init_by_tag(md, n, dims, type, tag) != dnnl_success) {
     free(md);
     return NULL;
   }
   return md;
 #endif
+}
+
+static kds_dnn_md kds_dnn_md_make(int n, const int64_t *dims, dnnl_format_tag_t tag) {
+  return kds_dnn_md_typed(n, dims, dnnl_f32, tag);
 }
 
 static void kds_dnn_md_free(kds_dnn_md md) {
@@ -39,6 +44,12 @@ static void kds_dnn_md_free(kds_dnn_md md) {
 
 static dnnl_format_tag_t kds_dnn_activation_tag(int32_t block) {
   return block == 16 ? dnnl_nChw16c : block == 8 ? dnnl_nChw8c : dnnl_nchw;
+}
+
+/// A feature map: float in the layout of `block`, or bfloat16 in NHWC.
+static kds_dnn_md kds_dnn_map(const int64_t *dims, int32_t block, int32_t half) {
+  if (half) return kds_dnn_md_typed(4, dims, dnnl_bf16, dnnl_nhwc);
+  return kds_dnn_md_make(4, dims, kds_dnn_activation_tag(block));
 }
 
 /// Attributes of every primitive: the caller brings the scratchpad. By default oneDNN keeps one per
@@ -69,10 +80,12 @@ static dnnl_primitive_desc_t kds_dnn_conv_desc(const kds_dnn_conv_spec *s, int32
   int64_t before[2] = {s->pad_top, s->pad_left}, after[2] = {s->pad_bottom, s->pad_right};
   int64_t bias_dims[1] = {s->out_channels};
   int with_groups = s->groups > 1;
-  kds_dnn_md src = kds_dnn_md_make(4, src_dims, kds_dnn_activation_tag(s->source_block));
-  kds_dnn_md dst = kds_dnn_md_make(4, dst_dims, kds_dnn_activation_tag(s->destination_block));
-  kds_dnn_md weights =
-      kds_dnn_md_make(with_groups ? 5 : 4, with_groups ? grouped : grouped + 1, dnnl_format_tag_any);
+  kds_dnn_md src = kds_dnn_map(src_dims, s->source_block, s->half);
+  kds_dnn_md dst = kds_dnn_map(dst_dims, s->destination_block, s->half);
+  // Gradients of weights leave in float, so that steps smaller than a bfloat16 digit add up.
+  dnnl_data_type_t type = s->half && direction != KDS_DNN_BACKWARD_WEIGHTS ? dnnl_bf16 : dnnl_f32;
+  kds_dnn_md weights = kds_dnn_md_typed(with_groups ? 5 : 4, with_groups ? grouped : grouped + 1,
+                                        type, dnnl_format_tag_any);
   kds_dnn_md bias = s->with_bias ? kds_dnn_md_make(1, bias_dims, dnnl_x) : NULL;
   dnnl_alg_kind_t alg = s->winograd ? dnnl_convolution_winograd : dnnl_convolution_direct;
   dnnl_prop_kind_t prop =
@@ -146,8 +159,8 @@ static dnnl_primitive_desc_t kds_dnn_pool_desc(const kds_dnn_pool_spec *s, int32
   int64_t dst_dims[4] = {s->batch, s->channels, s->out_height, s->out_width};
   int64_t kernel[2] = {s->kernel_h, s->kernel_w}, strides[2] = {s->stride_h, s->stride_w};
   int64_t before[2] = {s->pad_top, s->pad_left}, after[2] = {s->pad_bottom, s->pad_right};
-  kds_dnn_md src = kds_dnn_md_make(4, src_dims, kds_dnn_activation_tag(s->block));
-  kds_dnn_md dst = kds_dnn_md_make(4, dst_dims, kds_dnn_activation_tag(s->block));
+  kds_dnn_md src = kds_dnn_map(src_dims, s->block, s->half);
+  kds_dnn_md dst = kds_dnn_map(dst_dims, s->block, s->half);
   dnnl_alg_kind_t alg = s->kind == 0   ? dnnl_pooling_max
                         : s->kind == 1 ? dnnl_pooling_avg_exclude_padding
                                        : dnnl_pooling_avg_include_padding;
@@ -190,7 +203,7 @@ dnnl_primitive_t kds_dnn_pool(const kds_dnn_pool_spec *s) {
 static dnnl_primitive_desc_t kds_dnn_norm_desc(const kds_dnn_norm_spec *s, int32_t direction,
                                                       const_dnnl_primitive_desc_t hint) {
   int64_t dims[4] = {s->batch, s->channels, s->height, s->width};
-  kds_dnn_md data = kds_dnn_md_make(4, dims, kds_dnn_activation_tag(s->block));
+  kds_dnn_md data = kds_dnn_map(dims, s->block, s->half);
   unsigned flags = dnnl_use_scale | dnnl_use_shift | (s->fuse_relu ? dnnl_fuse_norm_relu : 0);
   dnnl_primitive_desc_t pd = NULL;
   dnnl_primitive_attr_t attr = kds_dnn_attr();
@@ -299,6 +312,11 @@ int kds_dnn_execute(const_dnnl_primitive_t primitive, int count, const int *argu
 int32_t kds_dnn_preferred_block(void) {
   dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
   return (isa & dnnl_cpu_isa_avx512_core) == dnnl_cpu_isa_avx512_core ? 16 : 8;
+}
+
+int32_t kds_dnn_has_bfloat16(void) {
+  dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
+  return (isa & dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16;
 }
 
 void kds_dnn_version(int32_t *major, int32_t *minor, int32_t *patch) {

@@ -125,7 +125,10 @@ public func kds_detector_predict(
     let wasTraining = model.isTraining
     model.setTraining(false)
     defer { model.setTraining(wasTraining) }
-    let found = try Tape.withoutGrad { try model.detect(model.prepare(raw), options) }
+    let half = try Precision.isHalf(options.precision, "precision")
+    let found = try Precision.withHalf(half) {
+      try Tape.withoutGrad { try model.detect(model.prepare(raw), options) }
+    }
     out.pointee = Handle.retain(DetectionList(found), .detections)
   }
 }

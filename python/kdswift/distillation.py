@@ -82,7 +82,9 @@ def distill(
         and refuses if its settings differ; True insists on one; False starts over and removes
         what `out` holds; a path continues another run's checkpoint.
     callbacks : kd.Callback objects, or functions of the run that are called after every epoch
-    precision : "fp32"
+    precision : "fp32" or "bf16"
+        bf16 computes convolutions of student and teachers in bfloat16 with float32 sums; weights,
+        optimizer, statistics and losses stay float32. Needs AVX512-BF16 or AMX.
     seed : decides order, views, samples and dropout; the same seed gives the same weights
     progress : show a bar, and before it a report of what is compared
     teacher_size : short side, or (short, longest) side, of the images that the teacher gets; None:

@@ -50,8 +50,10 @@ class Options:
         for name in ("eval_every", "checkpoint_every"):
             if getattr(self, name) is not None:
                 check_count(getattr(self, name), name, where)
-        if self.precision != "fp32":
-            raise ArgumentError(f"{where}: precision is {self.precision!r}; only 'fp32' is there")
+        if self.precision not in ("fp32", "bf16"):
+            raise ArgumentError(
+                f"{where}: precision is {self.precision!r}, expected 'fp32' or 'bf16'"
+            )
         if self.metric not in METRICS:
             raise ArgumentError(
                 f"{where}: metric is {self.metric!r}, expected one of {', '.join(METRICS)}"
@@ -142,9 +144,12 @@ def settings_of(
     return json.loads(json.dumps(settings))
 
 
+ENGINE_SETTINGS = ("optimizer", "schedule", "clip_norm", "seed", "precision")
+
+
 def engine_options(settings: dict[str, Any], method: dict[str, Any] | None) -> dict[str, Any]:
     """The options of the engine's trainer; `method` is what it computes itself."""
-    options = {name: settings[name] for name in ("optimizer", "schedule", "clip_norm", "seed")}
+    options = {name: settings[name] for name in ENGINE_SETTINGS}
     if method is not None:
         options["method"] = method
     return options

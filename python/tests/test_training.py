@@ -292,3 +292,23 @@ def test_schedules_resolve():
 def test_learning_rate_follows_the_schedule():
     _, history = fit(schedule=kd.Step(milestones=(1,), gamma=0.1), optimizer=kd.SGD(lr=0.02))
     assert [row["lr"] for row in history.steps] == pytest.approx([0.02] * 3 + [0.002] * 3)
+
+
+def test_bf16_learns_like_fp32():
+    """One rounding to 8 bits per map: the losses of the first steps stay within a few per cent."""
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        try:
+            model, history = fit(precision=precision)
+        except ArgumentError as error:
+            assert "AVX512-BF16" in str(error)
+            pytest.skip("this processor has no bfloat16 instructions")
+        losses[precision] = history.rows[0]["loss"]
+        assert all(value.dtype == np.float32 for value in model.state_dict().values())
+    assert losses["bf16"] != losses["fp32"]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.05)
+
+
+def test_other_precisions_are_refused():
+    with pytest.raises(ArgumentError, match="precision is 'fp16'"):
+        fit(precision="fp16")

@@ -27,6 +27,7 @@ typedef struct {
   int64_t pad_top, pad_left, pad_bottom, pad_right;
   int32_t source_block, destination_block;  // 1 = plain NCHW, 8 or 16 = channel-blocked
   int32_t direction, winograd, with_bias, fuse_relu;
+  int32_t half;  // bfloat16 maps in NHWC and bfloat16 weights; bias and gradients of weights in float
 } kds_dnn_conv_spec;
 
 /// Geometry of a pooling. kind: 0 max, 1 average over valid pixels, 2 average over the whole window.
@@ -34,12 +35,14 @@ typedef struct {
   int64_t batch, channels, in_height, in_width, out_height, out_width;
   int64_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, pad_bottom, pad_right;
   int32_t block, kind, direction;
+  int32_t half;  // bfloat16 maps in NHWC
 } kds_dnn_pool_spec;
 
 /// Batch normalization over (N, C, H, W).
 typedef struct {
   int64_t batch, channels, height, width;
   int32_t block, direction, fuse_relu;
+  int32_t half;  // bfloat16 maps in NHWC; statistics, scale and shift in float
   float epsilon;
 } kds_dnn_norm_spec;
 
@@ -71,6 +74,9 @@ int kds_dnn_execute(const_dnnl_primitive_t primitive, int count, const int *argu
 
 /// Channel block of oneDNN's activations on this processor: 16 with AVX-512, else 8.
 int32_t kds_dnn_preferred_block(void);
+
+/// 1 when convolutions have bfloat16 instructions here (AVX512-BF16 or AMX).
+int32_t kds_dnn_has_bfloat16(void);
 
 void kds_dnn_version(int32_t *major, int32_t *minor, int32_t *patch);
 

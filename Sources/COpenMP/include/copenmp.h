@@ -13,4 +13,7 @@ extern int omp_get_num_procs(void);
 /// Depth of `Tape.withoutGrad` on the calling thread; Swift has no thread-local attribute.
 int *kds_no_grad_depth(void);
 
+/// Depth of `Precision.withHalf` on the calling thread.
+int *kds_half_depth(void);
+
 #endif

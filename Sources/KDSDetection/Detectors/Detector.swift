@@ -14,6 +14,8 @@ public struct PredictionOptions: Codable, Equatable {
   public var score_threshold: Float = -1
   public var nms_threshold: Float = -1
   public var max_detections = -1
+  /// "fp32" or "bf16", see `Precision`.
+  public var precision = "fp32"
 
   public init() {}
 }

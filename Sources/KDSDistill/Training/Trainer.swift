@@ -14,6 +14,7 @@ public final class Trainer {
   /// Name and value of everything that the last step computed.
   public private(set) var metrics: [(name: String, value: Double)] = []
   private let optimizer: Optimizer
+  private let isHalf: Bool
   private let parts: [(teacher: Int, part: any DistillationPart)]
   private var extraParameters: [(name: String, tensor: Tensor)] = []
   private var pending: PendingStep?
@@ -32,6 +33,7 @@ public final class Trainer {
       throw KDSError.argument(
         "clip_norm: \(options.common.clip_norm) must be finite and not negative")
     }
+    isHalf = try Precision.isHalf(options.common.precision, "precision")
     self.student = student
     self.teachers = teachers
     self.options = options
@@ -77,7 +79,9 @@ public final class Trainer {
     pending = nil
     guard batch.hasTargets else { throw KDSError.argument("batch: training needs targets") }
     saveStatistics()
-    try restoringOnFailure { try runForward(batch, teacherBatch) }
+    try restoringOnFailure {
+      try Precision.withHalf(isHalf) { try runForward(batch, teacherBatch) }
+    }
   }
 
   private func runForward(_ batch: RawBatch, _ teacherBatch: RawBatch?) throws {
@@ -102,7 +106,9 @@ public final class Trainer {
       throw KDSError.argument("taps: there is no pending step; call forward first")
     }
     let own = pending.pass.taps + pending.pass.regionTaps
-    let others = try pending.teachers.first?.taps(for: pending.pass) ?? []
+    let others = try Precision.withHalf(isHalf) {
+      try pending.teachers.first?.taps(for: pending.pass) ?? []
+    }
     return own.map { ("student." + $0.name, $0.tensor) }
       + others.map { ("teacher." + $0.name, $0.tensor) }
   }

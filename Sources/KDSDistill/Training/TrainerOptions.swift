@@ -11,6 +11,8 @@ public struct TrainerOptions: Equatable {
     public var clip_norm = 0.0
     /// Draws anchors, regions, dropout and the connectors' first weights.
     public var seed = 0
+    /// "fp32", or "bf16": convolutions in bfloat16; weights, optimizer and losses stay float32.
+    public var precision = "fp32"
 
     public init() {}
   }

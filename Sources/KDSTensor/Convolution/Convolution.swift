@@ -33,7 +33,8 @@ extension Tensor {
   public func conv2d(
     _ weight: Tensor, bias: Tensor? = nil, _ options: ConvolutionOptions = ConvolutionOptions()
   ) throws -> Tensor {
-    let geometry = try ConvolutionGeometry(self.shape, weight.shape, bias?.shape, options)
+    let geometry = try ConvolutionGeometry(
+      self.shape, weight.shape, bias?.shape, options, half: Precision.isHalf)
     let weight = try weight.plain()
     let source = try inLayout(geometry.sourceLayout)
     let tracked = Tape.tracks([source, weight, bias])
@@ -47,7 +48,9 @@ extension Tensor {
     let output = relu ? result.detachedView() : nil
     return Tape.record(result, "conv2d", [source, weight] + (bias.map { [$0] } ?? [])) { incoming in
       var gradient = incoming
-      if let output {
+      if let output, output.layout == .half {
+        gradient = try incoming.passedHalf(where: output)
+      } else if let output {
         gradient = try Tensor(uninitialized: incoming.shape, layout: incoming.layout)
         Kernels.reluBackward(
           output: output.floats, gradient: incoming.floats, gradient.floats, gradient.storedCount)
@@ -78,7 +81,7 @@ struct ConvolutionGeometry {
 
   init(
     _ input: [Int], _ weight: [Int], _ bias: [Int]?, _ options: ConvolutionOptions,
-    name: String = "conv2d"
+    name: String = "conv2d", half: Bool = false
   ) throws {
     guard input.count == 4, weight.count == 4 else {
       throw KDSError.shape(
@@ -119,7 +122,9 @@ struct ConvolutionGeometry {
     sourceShape = input
     weightShape = weight
     resultShape = [input[0], weight[0], height, width]
-    (sourceLayout, resultLayout) = Self.layouts(input[1], weight[0], groups)
+    let half = half && Self.suitsHalf(input[1], groups)
+    (sourceLayout, resultLayout) =
+      half ? (.half, .half) : Self.layouts(input[1], weight[0], groups)
     // oneDNN has only reference loops for a blocked source with fewer channels than a block; with the
     // (zero) padding counted as channels it takes its fast kernels on the same memory.
     let channels = groups == 1 ? max(input[1], sourceLayout.block) : input[1]
@@ -129,7 +134,12 @@ struct ConvolutionGeometry {
       outChannels: weight[0], outHeight: height, outWidth: width, groups: groups,
       kernel: Size2(weight[2], weight[3]), stride: s, dilation: d, padding: p,
       sourceBlock: sourceLayout.block, destinationBlock: resultLayout.block,
-      direction: .training, winograd: false, bias: bias != nil, relu: false)
+      direction: .training, winograd: false, bias: bias != nil, relu: false, half: half)
+  }
+
+  /// Images (few channels) and groups, which oneDNN has no fast bfloat16 kernels for, stay in float32.
+  private static func suitsHalf(_ channels: Int, _ groups: Int) -> Bool {
+    channels >= 16 && groups == 1
   }
 
   /// Blocked on both sides, except: images (few channels) come in plain, and groups whose channels

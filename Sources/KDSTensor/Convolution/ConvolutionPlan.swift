@@ -14,6 +14,8 @@ struct ConvolutionKey: Hashable {
   var winograd: Bool
   var bias: Bool
   var relu: Bool
+  /// bfloat16 maps and weights.
+  var half = false
 
   func make() -> OpaquePointer? {
     var spec = kds_dnn_conv_spec()
@@ -41,6 +43,7 @@ struct ConvolutionKey: Hashable {
     spec.winograd = winograd ? 1 : 0
     spec.with_bias = bias ? 1 : 0
     spec.fuse_relu = relu ? 1 : 0
+    spec.half = half ? 1 : 0
     return kds_dnn_conv(&spec)
   }
 
@@ -81,7 +84,8 @@ public enum ConvolutionPlan {
 
   /// The rule by shape: 3×3, stride 1, dense, not grouped, enough channels to fill the tiles.
   private static func winogradSuits(_ key: ConvolutionKey) -> Bool {
-    key.kernel == Size2(3, 3) && key.stride == Size2(1, 1) && key.dilation == Size2(1, 1)
+    !key.half && key.kernel == Size2(3, 3) && key.stride == Size2(1, 1)
+      && key.dilation == Size2(1, 1)
       && key.groups == 1 && key.sourceBlock == 16 && key.destinationBlock == 16
       && key.inChannels % 16 == 0 && key.outChannels % 16 == 0
       && staticRule(key)

@@ -186,6 +186,10 @@ private struct BackwardWalk {
 func addSame(_ a: Tensor, _ b: Tensor) throws -> Tensor {
   let other = try b.inLayout(a.layout)
   let sum = try Tensor(uninitialized: a.shape, layout: a.layout)
+  if a.layout == .half {
+    Kernels.addHalf(a.halves, other.halves, sum.halves, sum.count, relu: false)
+    return sum
+  }
   Kernels.add(a.floats, other.floats, sum.floats, sum.storedCount)
   return sum
 }

@@ -10,6 +10,7 @@ extension Tensor {
     guard rank == 4, dtype == .float32 else {
       throw KDSError.shape("layout: \(wanted) needs a float tensor (N, C, H, W), not \(shape)")
     }
+    if layout == .half || wanted == .half { return try converted(to: wanted) }
     if layout != .plain && wanted != .plain { return try plain().inLayout(wanted) }
     let result = try Tensor(uninitialized: shape, layout: wanted)
     let (images, channels, area) = (shape[0], shape[1], shape[2] * shape[3])
@@ -23,6 +24,21 @@ extension Tensor {
     let original = layout
     return Tape.record(result, "layout", [self]) { [try $0.inLayout(original)] }
   }
+
+  /// Between bfloat16 and float32.
+  private func converted(to wanted: Layout) throws -> Tensor {
+    let result = try Tensor(uninitialized: shape, layout: wanted)
+    if wanted == .half {
+      Kernels.packHalf(floats, MapGeometry(self), result.halves)
+    } else {
+      Kernels.unpackHalf(halves, MapGeometry(result), result.floats)
+    }
+    let original = layout
+    return Tape.record(result, "layout", [self]) { [try $0.inLayout(original)] }
+  }
+
+  /// The same values as float32, for operations that have no bfloat16 form.
+  func widened() throws -> Tensor { layout == .half ? try inLayout(.preferred) : self }
 
   /// The same elements under another shape (-1 infers one size), on the tape; storage is shared.
   public func reshaped(_ newShape: [Int]) throws -> Tensor {

@@ -33,7 +33,7 @@ public final class Tensor {
   public convenience init(
     uninitialized shape: [Int], dtype: DType = .float32, layout: Layout = .plain
   ) throws {
-    let storage = try Storage(byteCount: layout.elementCount(shape) * dtype.size)
+    let storage = try Storage(byteCount: layout.byteCount(shape, dtype))
     self.init(storage: storage, shape: shape, dtype: dtype, layout: layout)
   }
 
@@ -50,7 +50,7 @@ public final class Tensor {
   ) throws -> Tensor {
     let tensor = try Tensor(uninitialized: shape, dtype: dtype, layout: layout)
     tensor.storage.pointer.initializeMemory(
-      as: UInt8.self, repeating: 0, count: tensor.storedCount * dtype.size)
+      as: UInt8.self, repeating: 0, count: layout.byteCount(shape, dtype))
     return tensor
   }
 
@@ -90,6 +90,8 @@ public final class Tensor {
   public var floats: UnsafeMutablePointer<Float> {
     storage.pointer.assumingMemoryBound(to: Float.self)
   }
+  /// The elements of a tensor in the `half` layout.
+  var halves: UnsafeMutablePointer<Half> { storage.pointer.assumingMemoryBound(to: Half.self) }
   /// The elements of an int64 tensor.
   public var integers: UnsafeMutablePointer<Int64> {
     storage.pointer.assumingMemoryBound(to: Int64.self)
@@ -116,7 +118,7 @@ public final class Tensor {
   public func copied() throws -> Tensor {
     let result = try Tensor(uninitialized: shape, dtype: dtype, layout: layout)
     result.storage.pointer.copyMemory(
-      from: storage.pointer, byteCount: storedCount * dtype.size)
+      from: storage.pointer, byteCount: layout.byteCount(shape, dtype))
     return result
   }
 

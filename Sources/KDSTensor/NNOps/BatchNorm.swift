@@ -7,6 +7,7 @@ private struct NormKey: Hashable {
   var direction: ConvolutionKey.Direction
   var relu: Bool
   var epsilon: Float
+  var half: Bool
 
   func make() -> OpaquePointer? {
     var spec = kds_dnn_norm_spec()
@@ -18,6 +19,7 @@ private struct NormKey: Hashable {
     spec.direction = direction.rawValue
     spec.fuse_relu = relu ? 1 : 0
     spec.epsilon = epsilon
+    spec.half = half ? 1 : 0
     return kds_dnn_norm(&spec)
   }
 }
@@ -53,12 +55,13 @@ extension Tensor {
     scale: Tensor, shift: Tensor, epsilon: Float, activation: Activation = .none
   ) throws -> BatchNormResult {
     try checkChannelVectors("batch_norm", scale, shift)
-    let source = try inLayout(.preferred)
+    let layout = self.layout == .half ? Layout.half : .preferred
+    let source = try inLayout(layout)
     let key = NormKey(
-      shape: shape, block: Layout.preferredBlock, direction: .training,
-      relu: activation == .relu, epsilon: epsilon)
+      shape: shape, block: layout.block, direction: .training, relu: activation == .relu,
+      epsilon: epsilon, half: layout == .half)
     let forward = try normPrimitive(key, .training)
-    let output = try Tensor(uninitialized: shape, layout: .preferred)
+    let output = try Tensor(uninitialized: shape, layout: layout)
     let mean = try Tensor(uninitialized: [shape[1]])
     let variance = try Tensor(uninitialized: [shape[1]])
     var arguments: [(Int32, UnsafeMutableRawPointer)] = [
@@ -74,7 +77,7 @@ extension Tensor {
     try forward.run("batch_norm", arguments)
     Tape.record(output, "batch_norm", [source, scale, shift]) { gradient in
       let backward = try normPrimitive(key, .data)
-      let toSource = try Tensor(uninitialized: source.shape, layout: .preferred)
+      let toSource = try Tensor(uninitialized: source.shape, layout: layout)
       let toScale = try Tensor(uninitialized: scale.shape)
       let toShift = try Tensor(uninitialized: shift.shape)
       var arguments: [(Int32, UnsafeMutableRawPointer)] = [
@@ -102,6 +105,9 @@ extension Tensor {
   ) throws -> Tensor {
     try checkChannelVectors("channel_affine", scale, shift)
     let relu = activation == .relu
+    if layout == .half {
+      return try channelAffineHalf(scale: scale, shift: shift, relu: relu)
+    }
     let output = try Tensor(uninitialized: shape, layout: layout)
     let geometry = ChannelGeometry(self)
     Kernels.channelAffine(

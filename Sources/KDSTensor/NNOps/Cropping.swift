@@ -3,6 +3,7 @@ import KDSKernels
 extension Tensor {
   /// The top left corner of a map: (N, C, H, W) to (N, C, size), any layout, kept.
   public func cropped(_ size: Size2) throws -> Tensor {
+    if layout == .half { return try widened().cropped(size) }
     guard rank == 4, dtype == .float32, size.height > 0, size.width > 0, size.height <= shape[2],
       size.width <= shape[3]
     else { throw KDSError.shape("crop: input \(shape) cannot be cut to \(size)") }

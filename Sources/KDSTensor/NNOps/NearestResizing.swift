@@ -9,6 +9,7 @@ extension Tensor {
     guard rank == 4, dtype == .float32, count > 0, size.height > 0, size.width > 0 else {
       throw KDSError.shape("interpolate: input \(shape) cannot be resized to \(size)")
     }
+    if layout == .half { return try resizedNearestHalf(size) }
     let map = MapGeometry(self)
     let result = try Tensor(
       uninitialized: [shape[0], shape[1], size.height, size.width], layout: layout)

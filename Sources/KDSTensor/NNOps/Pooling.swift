@@ -28,6 +28,7 @@ private struct PoolKey: Hashable {
   var options: PoolingOptions
   var block: Int
   var direction: ConvolutionKey.Direction
+  var half: Bool
 
   func make() -> OpaquePointer? {
     var spec = kds_dnn_pool_spec()
@@ -52,6 +53,7 @@ private struct PoolKey: Hashable {
     )
     spec.block = Int32(block)
     spec.kind = options.kind.rawValue
+    spec.half = half ? 1 : 0
     spec.direction = direction.rawValue
     return kds_dnn_pool(&spec)
   }
@@ -65,10 +67,11 @@ extension Tensor {
   /// - Shapes: (N, C, H, W) to (N, C, H', W'), blocked.
   public func pool2d(_ options: PoolingOptions) throws -> Tensor {
     let key = try poolKey(options)
-    let source = try inLayout(.preferred)
+    let layout = key.half ? Layout.half : .preferred
+    let source = try inLayout(layout)
     let tracked = Tape.tracks([source])
     let result = try Tensor(
-      uninitialized: [shape[0], shape[1], key.outHeight, key.outWidth], layout: .preferred)
+      uninitialized: [shape[0], shape[1], key.outHeight, key.outWidth], layout: layout)
     let forward = try poolPrimitive(key, tracked ? .training : .inference)
     var arguments: [(Int32, UnsafeMutableRawPointer)] = [
       (DNNL_ARG_SRC_0, source.storage.pointer), (DNNL_ARG_DST_0, result.storage.pointer),
@@ -84,7 +87,7 @@ extension Tensor {
     let sourceShape = shape
     return Tape.record(result, "pool2d", [source]) { gradient in
       let backward = try poolPrimitive(key, .data)
-      let toSource = try Tensor(uninitialized: sourceShape, layout: .preferred)
+      let toSource = try Tensor(uninitialized: sourceShape, layout: layout)
       var arguments: [(Int32, UnsafeMutableRawPointer)] = [
         (DNNL_ARG_DIFF_DST_0, gradient.storage.pointer),
         (DNNL_ARG_DIFF_SRC_0, toSource.storage.pointer),
@@ -119,7 +122,7 @@ extension Tensor {
     }
     return PoolKey(
       shape: shape, outHeight: height, outWidth: width, options: options,
-      block: Layout.preferredBlock, direction: .inference)
+      block: Layout.preferredBlock, direction: .inference, half: layout == .half)
   }
 }
 

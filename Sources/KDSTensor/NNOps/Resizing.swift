@@ -5,6 +5,7 @@ extension Tensor {
   ///
   /// - Shapes: (N, C, H, W), any layout, kept, to (N, C, size).
   public func resizedBilinear(_ size: Size2) throws -> Tensor {
+    if layout == .half { return try widened().resizedBilinear(size) }
     guard rank == 4, dtype == .float32, count > 0, size.height > 0, size.width > 0 else {
       throw KDSError.shape("interpolate: input \(shape) cannot be resized to \(size)")
     }

@@ -6,6 +6,7 @@ extension Tensor {
   /// - Shapes: self (N, C, H, W), any layout; rois (R, 5): image, x1, y1, x2, y2 in image pixels;
   ///   result (R, C, grid.height, grid.width), plain. No gradient goes to the regions.
   public func roiAlign(_ rois: Tensor, grid: RoIGrid) throws -> Tensor {
+    if layout == .half { return try widened().roiAlign(rois, grid: grid) }
     try checkRoIs("roi_align", rois, grid)
     let map = MapGeometry(self)
     let result = try Tensor(uninitialized: [rois.shape[0], shape[1], grid.height, grid.width])
@@ -23,6 +24,7 @@ extension Tensor {
 
   /// RoI max pooling (Girshick 2015) with the rounding of `torchvision.ops.roi_pool`; shapes as `roiAlign`.
   public func roiPool(_ rois: Tensor, grid: RoIGrid) throws -> Tensor {
+    if layout == .half { return try widened().roiPool(rois, grid: grid) }
     try checkRoIs("roi_pool", rois, grid)
     let map = MapGeometry(self)
     let result = try Tensor(uninitialized: [rois.shape[0], shape[1], grid.height, grid.width])
@@ -60,6 +62,7 @@ extension Tensor {
           + "numbers do not go together with rois \(rois.shape)")
     }
     if levels.count == 1 { return try first.roiAlign(rois, grid: grids[0]) }
+    let levels = try levels.map { try $0.widened() }
     for (map, grid) in zip(levels, grids) { try map.checkRoIs("roi_align", rois, grid) }
     let parts = levels.indices.map { LevelRegions(rois, $0, levelOf) }
     let result = try Tensor(

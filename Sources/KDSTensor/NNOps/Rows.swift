@@ -51,6 +51,7 @@ extension Tensor {
 
   /// Channels last: (N, C, H, W), any layout, to plain (N, H, W, C).
   public func channelsLast() throws -> Tensor {
+    if layout == .half { return try widened().channelsLast() }
     guard rank == 4, dtype == .float32 else {
       throw KDSError.shape("channels_last: input must be (N, C, H, W), got \(shape)")
     }

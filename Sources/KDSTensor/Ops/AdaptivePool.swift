@@ -4,6 +4,7 @@ extension Tensor {
   /// Means over cells that cut (N, C, H, W) into the given size, as
   /// `torch.nn.functional.adaptive_avg_pool2d`; any layout, kept.
   public func adaptiveAveragePool2d(_ size: Size2) throws -> Tensor {
+    if layout == .half { return try widened().adaptiveAveragePool2d(size) }
     let name = "adaptive_avg_pool2d"
     try requireFloats(name, [self])
     guard rank == 4, shape[2] > 0, shape[3] > 0, size.height > 0, size.width > 0 else {

@@ -3,7 +3,10 @@ import KDSKernels
 extension Tensor {
   /// a + b
   public func adding(_ other: Tensor) throws -> Tensor {
-    try combined("add", .add, other) { g, _, _, _ in (g, g) }
+    if layout == .half, other.layout == .half, shape == other.shape {
+      return try addingHalf(other, relu: false)
+    }
+    return try combined("add", .add, other) { g, _, _, _ in (g, g) }
   }
 
   /// a - b
@@ -67,6 +70,7 @@ extension Tensor {
   public func addingReLU(_ other: Tensor) throws -> Tensor {
     try requireFloats("add_relu", [self, other])
     try requireSameShape("add_relu", "both inputs", shape, other.shape)
+    if layout == .half || other.layout == .half { return try addingHalf(other, relu: true) }
     let layout = resultLayout(self, other, shape)
     let (a, b) = (try inLayout(layout), try other.inLayout(layout))
     let result = try a.uninitializedLike()

@@ -102,7 +102,6 @@ extension Tensor {
 
 /// The layout of a result of two operands: blocked when one of them is and has the result's shape.
 func resultLayout(_ a: Tensor, _ b: Tensor, _ shape: [Int]) -> Layout {
-  if a.layout != .plain && a.shape == shape { return a.layout }
-  if b.layout != .plain && b.shape == shape { return b.layout }
-  return .plain
+  let blocked = [a, b].first { $0.layout != .plain && $0.shape == shape }?.layout ?? .plain
+  return blocked == .half ? .preferred : blocked
 }

@@ -74,8 +74,8 @@ extension Tensor {
   private static func joinedLayout(_ tensors: [Tensor], _ axis: Int) -> Layout {
     guard let blocked = tensors.first(where: { $0.layout != .plain })?.layout,
       tensors.allSatisfy({ $0.dtype == .float32 }),
-      axis != 1 || tensors.dropLast().allSatisfy({ $0.shape[1] % blocked.block == 0 })
+      axis != 1 || tensors.dropLast().allSatisfy({ $0.shape[1] % Layout.preferredBlock == 0 })
     else { return .plain }
-    return blocked
+    return blocked == .half ? .preferred : blocked
   }
 }

@@ -7,6 +7,9 @@ extension Tensor {
   /// inference use the input itself: this operation always drops.
   /// - Throws: `KDSError.argument` for a probability outside 0...1.
   public func dropout(probability: Float, seed: UInt64, stream: UInt64 = 0) throws -> Tensor {
+    if layout == .half {
+      return try widened().dropout(probability: probability, seed: seed, stream: stream)
+    }
     try requireFloats("dropout", [self])
     guard (0...1).contains(probability) else {
       throw KDSError.argument("dropout: probability must be in 0...1, not \(probability)")

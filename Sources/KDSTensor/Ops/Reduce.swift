@@ -66,6 +66,7 @@ extension Tensor {
   private func reducedSum(
     _ name: String, _ axes: [Int]?, _ keepDims: Bool, _ factor: (Int) -> Double
   ) throws -> Tensor {
+    if layout == .half { return try widened().reducedSum(name, axes, keepDims, factor) }
     try requireFloats(name, [self])
     let list = try normalizedAxes(name, axes, shape)
     let kept = reducedShape(list, keepDims: true)

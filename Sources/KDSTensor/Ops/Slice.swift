@@ -18,7 +18,7 @@ extension Tensor {
     let last = clampedPosition(stop ?? length, length)
     let count = last > first ? (last - first - 1) / step + 1 : 0
     if first == 0 && count == length { return self }
-    let source = axis == 1 ? try plain() : self
+    let source = try axis == 1 ? plain() : widened()
     var target = shape
     target[axis] = count
     let result = try Tensor(uninitialized: target, dtype: dtype, layout: source.layout)
@@ -79,7 +79,7 @@ extension Tensor {
     if amounts.allSatisfy({ $0.before == 0 && $0.after == 0 }) { return self }
     let target = try requireSize(
       "pad", zip(shape, amounts).map { $0 + $1.before + $1.after })
-    let source = rank == 4 && amounts[1].before + amounts[1].after > 0 ? try plain() : self
+    let source = try rank == 4 && amounts[1].before + amounts[1].after > 0 ? plain() : widened()
     let result = try Tensor(filled: value, shape: target, layout: source.layout)
     let strides = LoopNest.contiguous(result.memoryShape)
     let offset = zip(amounts, strides).reduce(0) { $0 + $1.0.before * $1.1 }

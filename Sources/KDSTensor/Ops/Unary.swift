@@ -3,6 +3,7 @@ import KDSKernels
 extension Tensor {
   /// f of every element, in the tensor's own layout.
   func mapped(_ name: String, _ function: UnaryFunction) throws -> Tensor {
+    if layout == .half { return try widened().mapped(name, function) }
     try requireFloats(name, [self])
     let result = try uninitializedLike()
     Kernels.unary(function, floats, result.floats, storedCount)
@@ -32,7 +33,9 @@ extension Tensor {
   /// |x|; gradient 0 at 0.
   public func abs() throws -> Tensor { try mapped("abs", .abs) }
   /// max(x, 0); NaN stays NaN; gradient 0 at 0.
-  public func relu() throws -> Tensor { try mapped("relu", .relu) }
+  public func relu() throws -> Tensor {
+    layout == .half ? try reluHalf() : try mapped("relu", .relu)
+  }
   /// 1 / (1 + e^-x)
   public func sigmoid() throws -> Tensor { try mapped("sigmoid", .sigmoid) }
   /// Hyperbolic tangent.

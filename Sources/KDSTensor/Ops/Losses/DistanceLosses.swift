@@ -38,7 +38,7 @@ extension Tensor {
         UnsafePointer<Float>, UnsafePointer<Float>, Int, Float, UnsafeMutablePointer<Float>?
       ) -> Double
   ) throws -> Tensor {
-    let whole = reduction == .none ? try plain() : self
+    let whole = try reduction == .none ? plain() : widened()
     let (a, b) = try lossPair(name, whole, other)
     let loss = FusedLoss(
       name: name, student: a, mirror: b.isTracked ? b : nil, rows: a.storedCount, columns: 1,
