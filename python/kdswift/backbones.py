@@ -2,11 +2,16 @@
 
 kd.FasterRCNN(kd.backbones.alexnet(width=0.5), num_classes=21)
 kd.FasterRCNN("vgg16", num_classes=21)                      # the same as backbones.vgg16()
+kd.FasterRCNN(kd.backbones.resnet50(norm="frozen_batch", frozen_stages=-1), num_classes=91)
+
+The ResNets are torchvision's: the same names and shapes of all weights, the stride of a bottleneck
+on its 3x3 convolution. Their stages for `frozen_stages` are the stem and layer1 to layer4; -1
+freezes two.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +33,9 @@ class Backbone:
         VGG16 detectors have it
     padded : AlexNet's first convolution and pools are padded, as in the published detector
     output_stride : pixels per step of the last map; 0 takes the backbone's own (resnet_small has 8,
-        and may have 4 or 16; the others have 16)
+        and may have 4 or 16; AlexNet and VGG have 16, the other ResNets 32)
+    norm_epsilon : added to the variances; old checkpoints of torchvision's detectors need 0
+    dcn_stages : layers of a ResNet or ResNeXt, 1 to 4, whose 3x3 convolutions are deformable
     """
 
     name: str
@@ -39,6 +46,8 @@ class Backbone:
     caffe_rounding: bool = True
     padded: bool = True
     output_stride: int = 0
+    norm_epsilon: float = 1e-5
+    dcn_stages: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         where = f"backbones.{self.name}"
@@ -58,6 +67,11 @@ class Backbone:
             raise ArgumentError(
                 f"{where}: frozen_stages is {self.frozen_stages!r}, expected -1, 0, 1, …"
             )
+        if not (isinstance(self.norm_epsilon, (int, float)) and 0 <= self.norm_epsilon <= 1):
+            raise ArgumentError(f"{where}: norm_epsilon is {self.norm_epsilon!r}, expected 0 to 1")
+        object.__setattr__(self, "dcn_stages", _stages(self.dcn_stages, where))
+        if self.dcn_stages and self.name not in RESNETS:
+            raise ArgumentError(f"{where}: dcn_stages are for {', '.join(RESNETS)}")
 
     def to_dict(self) -> dict[str, Any]:
         """The engine's configuration."""
@@ -70,10 +84,30 @@ class Backbone:
             "caffe_rounding": bool(self.caffe_rounding),
             "padded": bool(self.padded),
             "output_stride": int(self.output_stride),
+            "norm_epsilon": float(self.norm_epsilon),
+            "dcn_stages": list(self.dcn_stages),
         }
 
 
-NAMES = ("alexnet", "vgg_m", "vgg16", "resnet_small")
+def _stages(value: Any, where: str) -> tuple[int, ...]:
+    """Different layers from 1 to 4, in order."""
+    try:
+        stages = tuple(sorted(value))
+        good = len(set(stages)) == len(stages) and all(stage in (1, 2, 3, 4) for stage in stages)
+    except TypeError:
+        good = False
+    if not good:
+        raise ArgumentError(
+            f"{where}: dcn_stages is {value!r}, expected different numbers from 1 to 4"
+        )
+    return tuple(int(stage) for stage in stages)
+
+
+RESNETS = (
+    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    *("resnext50_32x4d", "resnext101_32x4d", "resnext101_64x4d"),
+)
+NAMES = ("alexnet", "vgg_m", "vgg16", "resnet_small", *RESNETS)
 
 
 def alexnet(
@@ -123,6 +157,124 @@ def resnet_small(
     )
 
 
+def resnet18(
+    width: float = 1.0,
+    in_channels: int = 3,
+    norm: str | None = "batch",
+    frozen_stages: int = 0,
+    norm_epsilon: float = 1e-5,
+    dcn_stages: Sequence[int] = (),
+) -> Backbone:
+    """ResNet-18 (He et al. 2016): basic blocks, layer1 to layer4 with 64 to 512 channels."""
+    return _resnet("resnet18", width, in_channels, norm, frozen_stages, norm_epsilon, dcn_stages)
+
+
+def resnet34(
+    width: float = 1.0,
+    in_channels: int = 3,
+    norm: str | None = "batch",
+    frozen_stages: int = 0,
+    norm_epsilon: float = 1e-5,
+    dcn_stages: Sequence[int] = (),
+) -> Backbone:
+    """ResNet-34 (He et al. 2016): basic blocks, layer1 to layer4 with 64 to 512 channels."""
+    return _resnet("resnet34", width, in_channels, norm, frozen_stages, norm_epsilon, dcn_stages)
+
+
+def resnet50(
+    width: float = 1.0,
+    in_channels: int = 3,
+    norm: str | None = "batch",
+    frozen_stages: int = 0,
+    norm_epsilon: float = 1e-5,
+    dcn_stages: Sequence[int] = (),
+) -> Backbone:
+    """ResNet-50 (He et al. 2016): bottlenecks, layer1 to layer4 with 256 to 2048 channels."""
+    return _resnet("resnet50", width, in_channels, norm, frozen_stages, norm_epsilon, dcn_stages)
+
+
+def resnet101(
+    width: float = 1.0,
+    in_channels: int = 3,
+    norm: str | None = "batch",
+    frozen_stages: int = 0,
+    norm_epsilon: float = 1e-5,
+    dcn_stages: Sequence[int] = (),
+) -> Backbone:
+    """ResNet-101 (He et al. 2016): as `resnet50` with 23 blocks in layer3."""
+    return _resnet("resnet101", width, in_channels, norm, frozen_stages, norm_epsilon, dcn_stages)
+
+
+def resnet152(
+    width: float = 1.0,
+    in_channels: int = 3,
+    norm: str | None = "batch",
+    frozen_stages: int = 0,
+    norm_epsilon: float = 1e-5,
+    dcn_stages: Sequence[int] = (),
+) -> Backbone:
+    """ResNet-152 (He et al. 2016): as `resnet50` with 8 blocks in layer2 and 36 in layer3."""
+    return _resnet("resnet152", width, in_channels, norm, frozen_stages, norm_epsilon, dcn_stages)
+
+
+def resnext50_32x4d(
+    width: float = 1.0,
+    in_channels: int = 3,
+    norm: str | None = "batch",
+    frozen_stages: int = 0,
+    norm_epsilon: float = 1e-5,
+    dcn_stages: Sequence[int] = (),
+) -> Backbone:
+    """ResNeXt-50 (Xie et al. 2017): as `resnet50` with 32 groups; any width keeps them."""
+    return _resnet(
+        "resnext50_32x4d", width, in_channels, norm, frozen_stages, norm_epsilon, dcn_stages
+    )
+
+
+def resnext101_32x4d(
+    width: float = 1.0,
+    in_channels: int = 3,
+    norm: str | None = "batch",
+    frozen_stages: int = 0,
+    norm_epsilon: float = 1e-5,
+    dcn_stages: Sequence[int] = (),
+) -> Backbone:
+    """ResNeXt-101 (Xie et al. 2017): as `resnet101` with 32 groups; any width keeps them."""
+    return _resnet(
+        "resnext101_32x4d", width, in_channels, norm, frozen_stages, norm_epsilon, dcn_stages
+    )
+
+
+def resnext101_64x4d(
+    width: float = 1.0,
+    in_channels: int = 3,
+    norm: str | None = "batch",
+    frozen_stages: int = 0,
+    norm_epsilon: float = 1e-5,
+    dcn_stages: Sequence[int] = (),
+) -> Backbone:
+    """ResNeXt-101 (Xie et al. 2017): as `resnet101` with 64 groups; any width keeps them."""
+    return _resnet(
+        "resnext101_64x4d", width, in_channels, norm, frozen_stages, norm_epsilon, dcn_stages
+    )
+
+
+def _resnet(
+    name: str,
+    width: float,
+    in_channels: int,
+    norm: str | None,
+    frozen_stages: int,
+    norm_epsilon: float,
+    dcn_stages: Sequence[int],
+) -> Backbone:
+    return Backbone(
+        *(name, width, in_channels, norm, frozen_stages),
+        norm_epsilon=norm_epsilon,
+        dcn_stages=dcn_stages,
+    )
+
+
 def as_backbone(value: Any, where: str = "backbone") -> Backbone:
     """A specification from itself, a name, or a mapping with the fields of `Backbone`."""
     if isinstance(value, Backbone):
@@ -145,4 +297,4 @@ def as_backbone(value: Any, where: str = "backbone") -> Backbone:
     )
 
 
-_MAKERS = {"alexnet": alexnet, "vgg_m": vgg_m, "vgg16": vgg16, "resnet_small": resnet_small}
+_MAKERS = {name: globals()[name] for name in NAMES}

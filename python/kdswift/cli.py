@@ -216,7 +216,9 @@ def _add_method(p: argparse.ArgumentParser) -> None:
 
 def _add_model(p: argparse.ArgumentParser) -> None:
     model = p.add_argument_group("model")
-    model.add_argument("--backbone", help="alexnet, vgg_m, vgg16 or resnet_small (the default)")
+    model.add_argument(
+        "--backbone", help="a name of kd.backbones, such as resnet50; default resnet_small"
+    )
     model.add_argument("--width", type=float, help="factor on every channel count (default 1)")
     model.add_argument("--frozen-stages", type=int, metavar="N", help="stages that do not learn")
     model.add_argument("--image-size", type=int, nargs="+", metavar="PX", help="short [long] side")

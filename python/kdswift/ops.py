@@ -13,9 +13,13 @@ import numpy as np
 
 from ._operators import _floats
 from .errors import ArgumentError, ShapeError
+from .functional import _pair
 from .tensors import Tensor, apply, as_tensor, tensor
 
-__all__ = ["batched_nms", "box_iou", "generalized_box_iou", "nms", "roi_align", "roi_pool"]
+__all__ = [
+    *("batched_nms", "box_iou", "deform_conv2d", "generalized_box_iou", "nms"),
+    *("roi_align", "roi_pool"),
+]
 
 Array = Any
 
@@ -97,6 +101,54 @@ def roi_pool(
     Arguments and result as for `roi_align`; corners are rounded to whole pixels.
     """
     return _regions("roi_pool", input, boxes, _grid("roi_pool", output_size, spatial_scale))
+
+
+def deform_conv2d(
+    input: Array,
+    offset: Array,
+    weight: Array,
+    bias: Array | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    mask: Array | None = None,
+) -> Array:
+    """Convolution that reads each place of its kernel at an offset (Zhu et al. 2019).
+
+    Differentiable in every argument. The number of groups follows from the channels of `weight`.
+
+    Args:
+        input: (N, C, H, W).
+        offset: (N, 2 G R S, H', W'), y before x for each place of the kernel; G groups of channels
+            have offsets of their own.
+        weight: (K, C / groups, R, S).
+        bias: (K,) or None.
+        stride, padding, dilation: one number, or (vertical, horizontal).
+        mask: (N, G R S, H', W'), factors of what is read, or None for ones (the first version).
+
+    Returns:
+        (N, K, H', W') with H' as for `kd.conv2d`; zeros lie around the input.
+    """
+    name = "deform_conv2d"
+    values = {"input": input, "offset": offset, "weight": weight, "bias": bias, "mask": mask}
+    made = {
+        word: _floats(as_tensor(value, f"{name}: {word}"))
+        for word, value in values.items()
+        if value is not None
+    }
+    for word in ("input", "offset", "weight", "mask"):
+        if word in made and made[word].ndim != 4:
+            raise ShapeError(f"{name}: {word} {made[word].shape} must have four axes")
+    if bias is not None and made["bias"].ndim != 1:
+        raise ShapeError(f"{name}: bias {made['bias'].shape} must be (K,)")
+    channels, per_group = made["input"].shape[1], made["weight"].shape[1]
+    options = {
+        "stride": _pair(stride, f"{name}: stride"),
+        "padding": _pair(padding, f"{name}: padding"),
+        "dilation": _pair(dilation, f"{name}: dilation"),
+        "groups": max(1, channels // max(1, per_group)),
+    }
+    return _like(input, apply(name, list(made.values()), **options))
 
 
 # Parts

@@ -32,13 +32,15 @@ public struct FeatureDescription: Equatable {
 
 /// Everything that rebuilds a backbone. Every field has a default; a key that is not here is an error.
 public struct BackboneConfiguration: Codable, Equatable {
-  /// "resnet_small", "alexnet", "vgg_m", "vgg16", …
+  /// One of `backboneNames`: "resnet_small", "alexnet", "vgg_m", "vgg16", "resnet50", …
   public var name = "resnet_small"
   /// Factor on every channel count; counts are rounded to multiples of 8, at least 8.
   public var width = 1.0
   public var in_channels = 3
   /// "batch", "frozen_batch", "group" or "none"; ignored by AlexNet and VGG, which have none.
   public var norm = "batch"
+  /// Added to the variances under the root; old checkpoints of torchvision's detectors need 0.
+  public var norm_epsilon = 1e-5
   /// Stages (from the input) whose weights stay as they are; -1 takes the published choice.
   public var frozen_stages = 0
   /// Caffe's rounding of pooling sizes (up), as the published AlexNet and VGG_CNN_M detectors have.
@@ -46,8 +48,10 @@ public struct BackboneConfiguration: Codable, Equatable {
   /// Padding of AlexNet's conv1 (5) and pools (1) as in the published detector; others ignore it.
   public var padded = true
   /// Stride of the last feature, 0 for the backbone's own: 8 for resnet_small (which takes 4, 8 or 16),
-  /// 16 for the others.
+  /// 32 for the other ResNets, 16 for AlexNet and VGG.
   public var output_stride = 0
+  /// Layers of a ResNet, 1 to 4, whose 3×3 convolutions are deformable.
+  public var dcn_stages: [Int] = []
 
   public init() {}
 }

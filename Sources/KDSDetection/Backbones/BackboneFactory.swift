@@ -2,7 +2,7 @@ import KDSNN
 import KDSTensor
 
 /// The names that `makeBackbone` knows.
-public let backboneNames = ["resnet_small", "alexnet", "vgg_m", "vgg16"]
+public let backboneNames = ["resnet_small", "alexnet", "vgg_m", "vgg16"] + ResNetPlan.names
 
 /// Builds a backbone with fresh weights.
 ///
@@ -18,6 +18,8 @@ public func makeBackbone(
     backbone = try ChainBackbone(configuration, .alexnet(padded: configuration.padded), initializer)
   case "vgg_m": backbone = try ChainBackbone(configuration, .vggM(), initializer)
   case "vgg16": backbone = try ChainBackbone(configuration, .vgg16(), initializer)
+  case let name where ResNetPlan(name) != nil:
+    backbone = try ResNet(configuration, ResNetPlan(name)!, initializer)
   default:
     let known = backboneNames.map { "\"\($0)\"" }.joined(separator: ", ")
     throw KDSError.argument("backbone: \"\(configuration.name)\" is not one of \(known)")
@@ -34,5 +36,12 @@ private func checkSizes(_ configuration: BackboneConfiguration) throws {
   }
   guard (1...1024).contains(configuration.in_channels) else {
     throw KDSError.argument("\(name): in_channels \(configuration.in_channels) must be 1 to 1024")
+  }
+  guard (0...1).contains(configuration.norm_epsilon) else {
+    throw KDSError.argument("\(name): norm_epsilon \(configuration.norm_epsilon) must be 0 to 1")
+  }
+  guard configuration.dcn_stages.isEmpty || ResNetPlan(name) != nil else {
+    throw KDSError.argument(
+      "\(name): dcn_stages are for \(ResNetPlan.names.joined(separator: ", "))")
   }
 }

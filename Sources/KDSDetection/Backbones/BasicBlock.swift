@@ -7,49 +7,56 @@ final class BasicBlock: Module, UnaryLayer {
   private let first, second: ConvNorm
   private var shortcut: Shortcut?
 
-  /// - Parameter depth: residual blocks in the whole network; without normalization the branches start
-  ///   smaller by its root, so that their sum keeps its scale.
+  /// - Parameter deformable: `conv2` learns where to read.
   init(
-    _ inChannels: Int, _ outChannels: Int, stride: Int, norm: Normalization, depth: Int,
-    _ initializer: Initializer
+    _ inChannels: Int, _ outChannels: Int, stride: Int, style: ResidualStyle,
+    deformable: Bool = false, _ initializer: Initializer
   ) throws {
-    let bare = norm == .none
-    first = ConvNorm("conv1", bare ? nil : "bn1")
-    second = ConvNorm("conv2", bare ? nil : "bn2")
+    first = style.pair("conv1", "bn1")
+    second = style.pair("conv2", "bn2")
     super.init()
     try register(
-      first, inChannels, outChannels, kernel: 3, stride: stride, norm: norm, activation: .relu,
+      first, inChannels, outChannels, kernel: 3, stride: stride, style: style, activation: .relu,
       initializer)
     try register(
-      second, outChannels, outChannels, kernel: 3, norm: norm, activation: .none,
-      gain: bare ? 2 / Float(max(1, depth)) : 2, initializer)
-    if stride != 1 || inChannels != outChannels {
-      shortcut = child(
-        "downsample",
-        try Shortcut(inChannels, outChannels, stride: stride, norm: norm, initializer))
-    }
+      second, outChannels, outChannels, kernel: 3, style: style, activation: .none,
+      gain: style.lastGain, deformable: deformable, initializer)
+    shortcut = try addShortcut(inChannels, outChannels, stride: stride, style, initializer)
   }
 
   func callAsFunction(_ input: Tensor) throws -> Tensor {
     let branch = try second(first(input, in: self), in: self)
     return try branch.addingReLU(shortcut.map { try $0(input) } ?? input)
   }
+}
 
-  /// The 1×1 convolution of a shortcut whose shape changes.
-  final class Shortcut: Module, UnaryLayer {
-    private let pair: ConvNorm
+/// The 1×1 convolution of a shortcut whose shape changes: `downsample.0` and `downsample.1`.
+final class Shortcut: Module, UnaryLayer {
+  private let pair: ConvNorm
 
-    init(
-      _ inChannels: Int, _ outChannels: Int, stride: Int, norm: Normalization,
-      _ initializer: Initializer
-    ) throws {
-      pair = ConvNorm("0", norm == .none ? nil : "1")
-      super.init()
-      try register(
-        pair, inChannels, outChannels, kernel: 1, stride: stride, norm: norm, activation: .none,
-        gain: 1, initializer)
-    }
+  init(
+    _ inChannels: Int, _ outChannels: Int, stride: Int, style: ResidualStyle,
+    _ initializer: Initializer
+  ) throws {
+    pair = style.pair("0", "1")
+    super.init()
+    try register(
+      pair, inChannels, outChannels, kernel: 1, stride: stride, style: style, activation: .none,
+      gain: style.fanOut && style.norm != .none ? 2 : 1, initializer)
+  }
 
-    func callAsFunction(_ input: Tensor) throws -> Tensor { try pair(input, in: self) }
+  func callAsFunction(_ input: Tensor) throws -> Tensor { try pair(input, in: self) }
+}
+
+extension Module {
+  /// Registers the convolution of a block's shortcut, nil where the shape stays.
+  func addShortcut(
+    _ inChannels: Int, _ outChannels: Int, stride: Int, _ style: ResidualStyle,
+    _ initializer: Initializer
+  ) throws -> Shortcut? {
+    if stride == 1 && inChannels == outChannels { return nil }
+    return child(
+      "downsample",
+      try Shortcut(inChannels, outChannels, stride: stride, style: style, initializer))
   }
 }

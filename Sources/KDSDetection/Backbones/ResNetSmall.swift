@@ -22,7 +22,9 @@ final class ResNetSmall: Backbone {
     }
     let widths = Self.channels.layers.map { scaledChannels($0, by: configuration.width) }
     let strides = (1...widths.count).map { min(wanted, 2 << $0) }
-    stem = ConvNorm("conv1", norm == .none ? nil : "bn1")
+    let style = ResidualStyle(
+      norm: norm, epsilon: Float(configuration.norm_epsilon), depth: Self.blocks.reduce(0, +))
+    stem = style.pair("conv1", "bn1")
     super.init(
       configuration: configuration,
       descriptions: zip(widths, strides).enumerated().map {
@@ -30,7 +32,7 @@ final class ResNetSmall: Backbone {
       })
     var channels = scaledChannels(Self.channels.stem, by: configuration.width)
     try register(
-      stem, configuration.in_channels, channels, kernel: 3, stride: 2, norm: norm,
+      stem, configuration.in_channels, channels, kernel: 3, stride: 2, style: style,
       activation: .relu, initializer)
     var stride = 2
     for (index, width) in widths.enumerated() {
@@ -38,8 +40,8 @@ final class ResNetSmall: Backbone {
       for block in 0..<Self.blocks[index] {
         layer.append(
           try BasicBlock(
-            channels, width, stride: block == 0 ? strides[index] / stride : 1, norm: norm,
-            depth: Self.blocks.reduce(0, +), initializer))
+            channels, width, stride: block == 0 ? strides[index] / stride : 1, style: style,
+            initializer))
         channels = width
       }
       stride = strides[index]

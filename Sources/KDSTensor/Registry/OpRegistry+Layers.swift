@@ -20,6 +20,21 @@ private struct Conv2dOptions: Codable {
   }
 }
 
+private struct DeformConv2dOptions: Codable {
+  var stride = [1, 1]
+  /// top, left, bottom, right
+  var padding = [0, 0, 0, 0]
+  var dilation = [1, 1]
+  var groups = 1
+
+  func options(_ name: String) throws -> ConvolutionOptions {
+    var plain = Conv2dOptions()
+    (plain.stride, plain.padding) = (stride, padding)
+    (plain.dilation, plain.groups) = (dilation, groups)
+    return try plain.options(name)
+  }
+}
+
 private struct PoolOptions: Codable {
   var kernel = [2, 2]
   var stride: [Int]?
@@ -117,6 +132,16 @@ extension OpRegistry {
           ])
       }
       return try $0[0].convTranspose2d($0[1].plain(), bias: $0.optional(2), options)
+    },
+    OpEntry(
+      "deform_conv2d", 3...5, DeformConv2dOptions(),
+      "deformable convolution: input, offset, weight, then bias (1-D), mask (4-D) or both"
+    ) {
+      try requireFloats("deform_conv2d", $0)
+      let maskAlone = $0.count == 4 && $0[3].rank == 4
+      return try $0[0].deformConv2d(
+        $0[2].plain(), offset: $0[1], mask: maskAlone ? $0[3] : $0.optional(4),
+        bias: maskAlone ? nil : $0.optional(3), try $1.options("deform_conv2d"))
     },
     OpEntry("max_pool2d", 1...1, PoolOptions(), "max pooling; stride null means kernel") {
       try $0[0].pool2d($1.options("max_pool2d", max: true))
