@@ -14,8 +14,13 @@ public func makeDetector(_ json: String, seed: UInt64) throws -> any Detector {
       json, defaults: pyramid ? .pyramid : FasterRCNNConfiguration(), what: "detector configuration"
     )
     model = try FasterRCNN(configuration, seed: seed)
+  case "retinanet":
+    model = try RetinaNet(
+      StrictJSON.decode(json, defaults: RetinaNetConfiguration(), what: "detector configuration"),
+      seed: seed)
   case let other:
-    throw KDSError.argument("detector: \"\(other)\" is not known; there is \"faster_rcnn\"")
+    throw KDSError.argument(
+      "detector: \"\(other)\" is not known; there are \"faster_rcnn\" and \"retinanet\"")
   }
   try applyStructure(surgeryRecord(model.common.surgery), to: model)
   return model

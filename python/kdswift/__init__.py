@@ -29,6 +29,7 @@ _LAZY = {
     "Linear": ".schedules:Linear",
     "Method": ".methods:Method",
     "Metrics": ".evaluation:Metrics",
+    "RetinaNet": ".retinanet:RetinaNet",
     "SGD": ".optimizers:SGD",
     "Step": ".schedules:Step",
     "Teacher": ".teacher:Teacher",

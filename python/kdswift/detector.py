@@ -35,7 +35,7 @@ class Detector:
     kind: ClassVar[str] = ""
     _kinds: ClassVar[dict[str, type[Detector]]] = {}
     # Each is a module of this package, imported when a configuration asks for it.
-    KINDS: ClassVar[tuple[str, ...]] = ("faster_rcnn",)
+    KINDS: ClassVar[tuple[str, ...]] = ("faster_rcnn", "retinanet")
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)

@@ -10,8 +10,10 @@ public struct NeckConfiguration: Codable, Equatable {
   public var extra = "pool"
   /// Normalization behind its convolutions: "none", "batch", "frozen_batch" or "group".
   public var norm = "none"
-  /// The finest backbone feature that becomes a level; empty takes the first.
+  /// The finest backbone feature that becomes a level; empty takes the first after `skip`.
   public var from = ""
+  /// Backbone features left out, from the finest, where `from` is empty.
+  public var skip = 0
 
   public init() {}
 }

@@ -10,7 +10,9 @@ public final class PyramidBackbone: Module, FeatureSource {
     body: Backbone, _ neck: NeckConfiguration, _ initializer: Initializer
   ) throws {
     let all = body.descriptions
-    let first = neck.from.isEmpty ? 0 : all.firstIndex { $0.name == neck.from }
+    let first =
+      neck.from.isEmpty
+      ? min(max(0, neck.skip), all.count - 1) : all.firstIndex { $0.name == neck.from }
     guard let first else {
       throw KDSError.argument(
         "neck.from: the backbone has no feature \"\(neck.from)\"; it has \(all.map(\.name))")
