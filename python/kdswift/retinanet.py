@@ -12,7 +12,7 @@ from .detector_options import FPN, Anchors, configuration_of, first_seed
 
 
 class RetinaNet(Detector):
-    """RetinaNet (Lin, Goyal, Girshick, He, Dollár, ICCV 2017), as torchvision's ``retinanet_…_fpn``.
+    """RetinaNet (Lin, Goyal, Girshick, He, Dollár, ICCV 2017), as torchvision has it.
 
     Names of weights, losses and every default are torchvision's: its state_dict loads unchanged.
 

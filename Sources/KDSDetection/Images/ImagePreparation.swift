@@ -20,16 +20,12 @@ public struct ImagePreparation {
   /// Size after resizing: the shorter side becomes `image_min` unless the longer one would pass `image_max`.
   public func resized(_ size: Size2) -> Size2 {
     let (short, long) = (min(size.height, size.width), max(size.height, size.width))
-    if roundsDown {
-      // torchvision divides in single precision and multiplies in double; the last bit decides a pixel.
-      let scale = Double(min(Float(shortest) / Float(short), Float(longest) / Float(long)))
-      return Size2(
-        max(1, Int(Double(size.height) * scale)), max(1, Int(Double(size.width) * scale)))
-    }
     let scale = min(Double(shortest) / Double(short), Double(longest) / Double(long))
-    return Size2(
-      max(1, Int((Double(size.height) * scale).rounded())),
-      max(1, Int((Double(size.width) * scale).rounded())))
+    func side(_ pixels: Int) -> Int {
+      let exact = Double(pixels) * scale
+      return max(1, Int(roundsDown ? exact.rounded(.down) : exact.rounded()))
+    }
+    return Size2(side(size.height), side(size.width))
   }
 
   /// (N, C, H, W): each image in the top left corner, zeros (the mean color) elsewhere.
