@@ -11,15 +11,15 @@ import numpy as np
 from .errors import ArgumentError, ShapeError
 from .functional import conv2d, interpolate
 from .methods import Term
-from .tensors import Tensor, tensor
+from .tensors import Tensor, apply, tensor
 
 
 def _squared(student: Tensor, teacher: Tensor) -> Tensor:
-    return ((student - teacher) ** 2).mean()
+    return apply("mse", [student, teacher], reduction="mean")
 
 
 def _absolute(student: Tensor, teacher: Tensor) -> Tensor:
-    return (student - teacher).abs().mean()
+    return apply("l1", [student, teacher], reduction="mean")
 
 
 Source = tuple[int, str]  # (number of the teacher, name of its tap)

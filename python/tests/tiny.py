@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import subprocess
 import sys
@@ -65,7 +66,7 @@ def python(code: str, *arguments: str, **options) -> subprocess.Popen:
     here = Path(__file__).resolve().parent
     paths = [str(here), str(here.parent), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -73,3 +74,5 @@ def python(code: str, *arguments: str, **options) -> subprocess.Popen:
         env=environment,
         **options,
     )
+    atexit.register(process.kill)  # a test that fails must not leave it running
+    return process
