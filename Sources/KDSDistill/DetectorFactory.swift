@@ -18,9 +18,13 @@ public func makeDetector(_ json: String, seed: UInt64) throws -> any Detector {
     model = try RetinaNet(
       StrictJSON.decode(json, defaults: RetinaNetConfiguration(), what: "detector configuration"),
       seed: seed)
+  case "mask_rcnn":
+    model = try FasterRCNN(
+      StrictJSON.decode(json, defaults: .masked, what: "detector configuration"), seed: seed)
   case let other:
     throw KDSError.argument(
-      "detector: \"\(other)\" is not known; there are \"faster_rcnn\" and \"retinanet\"")
+      "detector: \"\(other)\" is not known; there are \"faster_rcnn\", \"mask_rcnn\" and "
+        + "\"retinanet\"")
   }
   try applyStructure(surgeryRecord(model.common.surgery), to: model)
   return model

@@ -14,7 +14,15 @@ extension HandleKind where Value == DetectionList {
 /// Detections of a batch on their way out.
 final class DetectionList {
   let images: [[Detection]]
-  init(_ images: [[Detection]]) { self.images = images }
+  /// Of the original images.
+  let sizes: [Size2]
+  let hasMasks: Bool
+
+  init(_ images: [[Detection]], of batch: RawBatch, hasMasks: Bool) {
+    self.images = images
+    self.hasMasks = hasMasks
+    sizes = batch.images.map { Size2($0.height, $0.width) }
+  }
 }
 
 // MARK: - Batches
@@ -83,6 +91,20 @@ public func kds_batch_release(_ batch: OpaquePointer?) -> Int32 {
   boundary { try Handle.release(batch, .batch) }
 }
 
+@implementation @_cdecl("kds_batch_set_masks")
+public func kds_batch_set_masks(
+  _ batch: OpaquePointer?, _ image: Int64, _ masks: UnsafeRawPointer?, _ count: Int64
+) -> Int32 {
+  boundary {
+    let raw = try Handle.get(batch, .batch, argument: "batch")
+    let image = try checked(image, "image", in: 0...65535)
+    let count = try checked(count, "count", in: 0...1 << 40)
+    guard masks != nil || count == 0 else { throw KDSError.argument("masks is NULL") }
+    let bytes = Array(UnsafeRawBufferPointer(start: masks, count: count))
+    try raw.setMasks(bytes, image: image)
+  }
+}
+
 // MARK: - Running a detector
 
 @implementation @_cdecl("kds_detector_losses")
@@ -129,7 +151,8 @@ public func kds_detector_predict(
     let found = try Precision.withHalf(half) {
       try Tape.withoutGrad { try model.detect(model.prepare(raw), options) }
     }
-    out.pointee = Handle.retain(DetectionList(found), .detections)
+    out.pointee = Handle.retain(
+      DetectionList(found, of: raw, hasMasks: model.hasMasks), .detections)
   }
 }
 
@@ -167,6 +190,28 @@ public func kds_detections_read(
       for side in 0..<4 { boxes[4 * index + side] = detection.box[side] }
       scores[index] = detection.score
       labels[index] = detection.label
+    }
+  }
+}
+
+@implementation @_cdecl("kds_detections_masks")
+public func kds_detections_masks(
+  _ detections: OpaquePointer?, _ image: Int64, _ capacity: Int64,
+  _ out_needed: UnsafeMutablePointer<Int64>?, _ out_masks: UnsafeMutableRawPointer?
+) -> Int32 {
+  boundary {
+    let list = try Handle.get(detections, .detections, argument: "detections")
+    let image = try checked(image, "image", in: 0...list.images.count - 1)
+    let (found, size) = (list.images[image], list.sizes[image])
+    let area = size.height * size.width
+    let needed = list.hasMasks ? found.count * area : 0
+    try required(out_needed, "out_needed").pointee = Int64(needed)
+    if needed == 0 || capacity < Int64(needed) { return }
+    guard let out = out_masks?.assumingMemoryBound(to: UInt8.self) else {
+      throw KDSError.argument("out_masks is NULL")
+    }
+    for (index, detection) in found.enumerated() {
+      detection.pasteMask(into: out + index * area, height: size.height, width: size.width)
     }
   }
 }

@@ -25,6 +25,7 @@ _LAZY = {
     "Ensemble": ".distillation:Ensemble",
     "FPN": ".detector_options:FPN",
     "FasterRCNN": ".faster_rcnn:FasterRCNN",
+    "MaskRCNN": ".mask_rcnn:MaskRCNN",
     "History": ".history:History",
     "Linear": ".schedules:Linear",
     "Method": ".methods:Method",

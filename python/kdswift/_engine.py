@@ -84,7 +84,17 @@ class Batch(_Owner):
             "kds_batch", "kds_batch_create", count, pointers, *arguments, counts, boxes, labels
         )
         self.count = count
+        self._sizes = [tuple(size) for size in sizes]
         super().__init__(handle, "kds_batch_release")
+        for index, target in enumerate(targets or ()):
+            if target.get("masks") is not None:
+                masks = np.ascontiguousarray(target["masks"], dtype=np.uint8)
+                lib.kds_batch_set_masks(handle, index, masks.ctypes.data, masks.size)
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """(height, width) of every image."""
+        return self._sizes
 
 
 def _joined(arrays: list[np.ndarray], empty: tuple[int, ...], dtype: type) -> np.ndarray:
@@ -165,8 +175,8 @@ class Detector(_Owner):
 
     def predict(
         self, batch: Batch, options: Mapping[str, Any]
-    ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """(boxes, scores, labels) of each image."""
+    ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]]:
+        """(boxes, scores, labels, masks or None) of each image."""
         handle = _new(
             "kds_detections", "kds_detector_predict", self.handle, batch.handle, _json(options)
         )
@@ -177,10 +187,26 @@ class Detector(_Owner):
             boxes = np.zeros((total, 4), dtype=np.float32)
             scores, labels = np.zeros(total, np.float32), np.zeros(total, np.int64)
             lib.kds_detections_read(handle, total, boxes, scores, labels)
+            masks = [
+                _masks(handle, i, int(count), size)
+                for i, (count, size) in enumerate(zip(counts, batch.sizes))
+            ]
         finally:
             lib.kds_detections_release(handle)
         cuts = np.cumsum(counts)[:-1]
-        return list(zip(*(np.split(values, cuts) for values in (boxes, scores, labels))))
+        parts = (np.split(values, cuts) for values in (boxes, scores, labels))
+        return list(zip(*parts, masks))
+
+
+def _masks(handle: Any, image: int, count: int, size: tuple[int, int]) -> np.ndarray | None:
+    """bool (count, height, width) of one image's detections; None without any."""
+    needed = ctypes.c_int64()
+    lib.kds_detections_masks(handle, image, 0, ctypes.byref(needed), None)
+    if needed.value == 0:
+        return None
+    masks = np.zeros((count, *size), dtype=bool)
+    lib.kds_detections_masks(handle, image, masks.size, ctypes.byref(needed), masks.ctypes.data)
+    return masks
 
 
 class Trainer(_Owner):

@@ -51,13 +51,16 @@ def check_targets(
 
 
 def learnable(target: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Boxes and labels of a checked target, without crowds and difficult objects."""
+    """Boxes, labels and masks of a checked target, without crowds and difficult objects."""
     boxes, labels = target["boxes"], target["labels"]
     keep = np.ones(len(boxes), dtype=bool)
     for flag in _SKIPPED:
         if target.get(flag) is not None:
             keep &= ~np.asarray(target[flag], dtype=bool)
-    return {"boxes": boxes[keep], "labels": labels[keep]}
+    kept = {"boxes": boxes[keep], "labels": labels[keep]}
+    if target.get("masks") is not None:
+        kept["masks"] = np.asarray(target["masks"])[keep]
+    return kept
 
 
 def image_size_pair(value: Any, where: str) -> tuple[int, int]:

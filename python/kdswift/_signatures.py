@@ -106,11 +106,13 @@ FUNCTIONS = {
         ),
     ),
     "kds_batch_release": (c_int32, (kds_batch,)),
+    "kds_batch_set_masks": (c_int32, (kds_batch, c_int64, c_void_p, c_int64)),
     "kds_detector_losses": (c_int32, (kds_detector, kds_batch, c_int64, POINTER(kds_tensor_map))),
     "kds_detector_features": (c_int32, (kds_detector, kds_batch, POINTER(kds_tensor_map))),
     "kds_detector_predict": (c_int32, (kds_detector, kds_batch, c_char_p, POINTER(kds_detections))),
     "kds_detections_counts": (c_int32, (kds_detections, c_int64, int64_out)),
     "kds_detections_read": (c_int32, (kds_detections, c_int64, float_out, float_out, int64_out)),
+    "kds_detections_masks": (c_int32, (kds_detections, c_int64, c_int64, int64_out, c_void_p)),
     "kds_detections_release": (c_int32, (kds_detections,)),
     "kds_trainer_create": (
         c_int32,

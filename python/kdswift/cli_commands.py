@@ -150,6 +150,9 @@ def _time_step(model: Detector, options: argparse.Namespace) -> float:
     ]
     box = np.array([[width * 0.2, height * 0.2, width * 0.6, height * 0.7]], dtype=np.float32)
     targets = [{"boxes": box, "labels": np.ones(1, np.int64)} for _ in images]
+    if model.has_masks:
+        for target in targets:
+            target["masks"] = np.ones((1, height, width), dtype=bool)
     trainer = _engine.Trainer(
         *(model._engine, []), {"optimizer": SGD(lr=1e-4).to_dict(), "clip_norm": 1.0, "seed": 0}
     )

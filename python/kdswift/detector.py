@@ -33,9 +33,11 @@ class Detector:
     """
 
     kind: ClassVar[str] = ""
+    # Whether it finds masks, and learns from those of the targets.
+    has_masks: bool = False
     _kinds: ClassVar[dict[str, type[Detector]]] = {}
     # Each is a module of this package, imported when a configuration asks for it.
-    KINDS: ClassVar[tuple[str, ...]] = ("faster_rcnn", "retinanet")
+    KINDS: ClassVar[tuple[str, ...]] = ("faster_rcnn", "mask_rcnn", "retinanet")
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -114,7 +116,8 @@ class Detector:
     def losses(self, images: Any, targets: Any, seed: int | None = None) -> dict[str, Tensor]:
         """The training losses of a batch as scalars with gradients, by name.
 
-        images : list of images;  targets : list of dicts with ``boxes`` and ``labels``
+        images : list of images;  targets : list of dicts with ``boxes`` and ``labels``, for
+            detectors of masks also ``masks`` (N, H, W)
         seed : draws the samples and dropout; None counts on from `kd.seed`
         Batch statistics and dropout are those of the mode the model is in: see `train`.
 
@@ -150,8 +153,8 @@ class Detector:
 
         Returns
         -------
-        list of Detections (of one for a single image), best score first, boxes in pixels of the
-        image that was given.
+        list of Detections (of one for a single image), best score first, boxes (and masks, where
+        the detector finds any) in pixels of the image that was given.
 
         Raises ``ShapeError``, ``ArgumentError`` or ``FormatError`` naming the image.
         """
@@ -167,9 +170,11 @@ class Detector:
         for indices in _same_size(arrays, batch_size):
             with _closing(_engine.Batch([arrays[i] for i in indices])) as batch:
                 found = self._engine.predict(batch, options)
-            for i, (boxes, scores, labels) in zip(indices, found):
+            for i, (boxes, scores, labels, masks) in zip(indices, found):
+                if masks is None and self.has_masks:
+                    masks = np.zeros((0, *size_of(arrays[i])), dtype=bool)
                 results[i] = Detections(
-                    *(boxes, scores, labels, None, self.class_names), image=to_uint8(arrays[i])
+                    *(boxes, scores, labels, masks, self.class_names), image=to_uint8(arrays[i])
                 )
         return results
 

@@ -70,12 +70,15 @@ class FasterRCNN(Detector):
         )
 
     def _taps(self) -> list[dict[str, Any]]:
-        taps = super()._taps()
-        # Of the regions sampled in a training step; `features` runs without proposals.
-        for name, kind, channels in (
-            ("roi.class_logits", "class_logits", self.num_classes),
-            ("roi.box_deltas", "box_deltas", 4 * self.num_classes),
-        ):
-            if all(tap["name"] != name for tap in taps):
-                taps.append({"name": name, "channels": channels, "stride": None, "kind": kind})
-        return taps
+        return region_taps(super()._taps(), self.num_classes)
+
+
+def region_taps(taps: list[dict[str, Any]], num_classes: int) -> list[dict[str, Any]]:
+    """Adds the outputs for the regions of a training step; `features` runs without proposals."""
+    for name, kind, channels in (
+        ("roi.class_logits", "class_logits", num_classes),
+        ("roi.box_deltas", "box_deltas", 4 * num_classes),
+    ):
+        if all(tap["name"] != name for tap in taps):
+            taps.append({"name": name, "channels": channels, "stride": None, "kind": kind})
+    return taps

@@ -65,6 +65,9 @@ int32_t kds_batch_create(int32_t count, const void *const *images, const int32_t
                          const int64_t *box_counts, const float *boxes, const int64_t *labels,
                          kds_batch *out_batch);
 int32_t kds_batch_release(kds_batch batch);
+/// Adds the masks of one image's objects: `count` = M * H * W bytes (uint8), 0 outside and 1 inside, in
+/// the image's own pixels, M its number of boxes. Before the batch is used. @since 0.1
+int32_t kds_batch_set_masks(kds_batch batch, int64_t image, const void *masks, int64_t count);
 
 /// The training losses as scalars on the tape, by name. `seed` draws samples and dropout. @since 0.1
 int32_t kds_detector_losses(kds_detector detector, kds_batch batch, int64_t seed,
@@ -80,6 +83,11 @@ int32_t kds_detections_counts(kds_detections detections, int64_t capacity, int64
 /// All images' detections one after the other, best score first in each. @since 0.1
 int32_t kds_detections_read(kds_detections detections, int64_t capacity, float *out_boxes,
                             float *out_scores, int64_t *out_labels);
+/// The masks of one image's detections, in their order: N * H * W bytes (uint8) of 0 and 1 in the image's
+/// own pixels. `out_needed` gives that number, 0 when the detector finds no masks; nothing is written
+/// unless `capacity` is as large. @since 0.1
+int32_t kds_detections_masks(kds_detections detections, int64_t image, int64_t capacity,
+                             int64_t *out_needed, void *out_masks);
 int32_t kds_detections_release(kds_detections detections);
 
 #ifdef __cplusplus

@@ -7,6 +7,8 @@ public struct Detection {
   public var box: SIMD4<Float>
   public var score: Float
   public var label: Int64
+  /// Probabilities of a square mask over the box, row by row; empty where the detector finds none.
+  public var mask: [Float] = []
 }
 
 /// Limits of inference; a negative number means "as the detector was configured".
@@ -75,11 +77,15 @@ public protocol Detector: Module {
   func densePass(_ batch: PreparedBatch) throws -> any DensePass
   /// Detections per image, best first. Runs without tape.
   func detect(_ batch: PreparedBatch, _ options: PredictionOptions) throws -> [[Detection]]
+  /// Whether detections come with masks, and learning needs them.
+  var hasMasks: Bool { get }
 }
 
 extension Detector {
   /// Classes including background.
   public var classCount: Int { common.num_classes }
+
+  public var hasMasks: Bool { false }
 
   /// JSON that rebuilds the detector, defaults filled in.
   public func configurationText() throws -> String { try StrictJSON.encode(common) }

@@ -45,7 +45,7 @@ func levelSuffix(_ name: String, of count: Int) -> String {
 }
 
 /// Faster R-CNN (Ren et al. 2015), approximate joint training, on one map as published or on a feature
-/// pyramid (Lin et al. 2017).
+/// pyramid (Lin et al. 2017); with a mask branch it is Mask R-CNN (He et al. 2017).
 ///
 /// Parts: `backbone`, `rpn.head`, `roi_heads`. Parameter and loss names are torchvision's.
 public final class FasterRCNN: Module, Detector {
@@ -54,6 +54,7 @@ public final class FasterRCNN: Module, Detector {
   public let source: any FeatureSource
   public let rpnHead: RPNHead
   public let roiHead: RoIHead
+  public let maskBranch: MaskBranch?
   private let regionSampler: RegionSampler
 
   public convenience init(_ configuration: FasterRCNNConfiguration, seed: UInt64) throws {
@@ -79,6 +80,13 @@ public final class FasterRCNN: Module, Detector {
     rpnHead = try Self.makeRPNHead(configuration, source, anchors, initializer)
     roiHead = try RoIHead(
       sizes: Self.headSizes(configuration, source), configuration: configuration.roi, initializer)
+    let pooled = levels.prefix(source.pooledLevels)
+    let (head, classes) = (roiHead, configuration.num_classes)
+    maskBranch = try configuration.mask.map {
+      try MaskBranch(
+        $0, channels: pooled[0].channels, strides: pooled.map(\.stride), classes: classes,
+        in: head, initializer)
+    }
     super.init()
     child("backbone", source as Module)
     child("rpn", Module()).child("head", rpnHead)
@@ -111,6 +119,7 @@ public final class FasterRCNN: Module, Detector {
 
   public var backbone: Backbone { source.body }
   public var common: any DetectorConfiguration { configuration }
+  public var hasMasks: Bool { maskBranch != nil }
 
   // MARK: - Passes
 
@@ -139,9 +148,14 @@ public final class FasterRCNN: Module, Detector {
     let (logits, deltas) = try roiHead(
       pass.maps.levels.map(\.tensor), regions.rois, dropoutSeed: seed)
     let rcn = try headSample(regions, logits, deltas)
+    var losses = try losses(rpn, rcn)
+    if let maskBranch {
+      let levels = pass.maps.levels.map(\.tensor)
+      losses.append(("loss_mask", try maskBranch.loss(levels, regions, batch: batch)))
+    }
     return FasterRCNNTrainingPass(
       batch: batch, maps: pass.maps, rpnOutput: output, rpn: rpn, rois: regions.rois,
-      classLogits: logits, boxDeltas: deltas, rcn: rcn, losses: try losses(rpn, rcn))
+      classLogits: logits, boxDeltas: deltas, rcn: rcn, losses: losses)
   }
 
   private func headSample(
@@ -193,9 +207,28 @@ public final class FasterRCNN: Module, Detector {
       let rois = try regions(boxes)
       let (logits, deltas) = try roiHead(pass.maps.levels.map(\.tensor), rois)
       let finish = RoIPostprocessing(configuration: configuration.roi, options: options)
-      return try finish.detections(
+      var found = try finish.inInput(
         logits: logits, deltas: deltas, rois: rois, counts: boxes.map { $0.count / 4 }, batch: batch
       )
+      if let maskBranch {
+        let levels = pass.maps.levels.map(\.tensor)
+        addMasks(try maskBranch.probabilities(levels, found), to: &found)
+      }
+      return RoIPostprocessing.inOriginals(found, batch)
+    }
+  }
+}
+
+/// Gives each detection its row of probabilities (R, side²).
+func addMasks(_ probabilities: Tensor?, to found: inout [[Detection]]) {
+  guard let probabilities else { return }
+  let area = probabilities.shape[1]
+  var row = 0
+  for image in found.indices {
+    for index in found[image].indices {
+      found[image][index].mask = Array(
+        UnsafeBufferPointer(start: probabilities.floats + row * area, count: area))
+      row += 1
     }
   }
 }

@@ -1,6 +1,6 @@
 import KDSTensor
 
-/// Everything that rebuilds a Faster R-CNN; the JSON that a model file carries.
+/// Everything that rebuilds a Faster R-CNN or a Mask R-CNN; the JSON that a model file carries.
 ///
 /// Defaults are the published ones (Ren et al. 2015 and the authors' end-to-end configuration); 0 or
 /// an empty list means "what fits the backbone".
@@ -29,6 +29,8 @@ public struct FasterRCNNConfiguration: DetectorConfiguration, Equatable {
   public var anchor_strides = "nominal"
   public var rpn = RPNConfiguration()
   public var roi = RoIConfiguration()
+  /// The mask branch; nil without one.
+  public var mask: MaskConfiguration?
   /// Layers replaced by factorised ones; written by `kd.surgery`.
   public var surgery = ""
 
@@ -51,12 +53,23 @@ public struct FasterRCNNConfiguration: DetectorConfiguration, Equatable {
     )
     return all
   }
+
+  /// torchvision's `maskrcnn_resnet50_fpn` (He et al. 2017): `pyramid` with a mask branch.
+  public static var masked: FasterRCNNConfiguration {
+    var all = pyramid
+    (all.detector, all.mask) = ("mask_rcnn", MaskConfiguration())
+    return all
+  }
 }
 
 extension FasterRCNNConfiguration {
   /// - Throws: `KDSError.argument` naming the field that cannot be.
   func check() throws {
     try checkCommon()
+    guard (detector == "mask_rcnn") == (mask != nil) else {
+      throw KDSError.argument(
+        "mask: \(mask == nil ? "\(detector) needs" : "\(detector) has no") mask branch")
+    }
     guard rpn.batch > 0, roi.batch > 0, roi.max_detections > 0, rpn.post_nms_test > 0,
       rpn.post_nms_train > 0, rpn.pre_nms_test > 0, rpn.pre_nms_train > 0
     else {

@@ -15,6 +15,8 @@ public struct RawImage {
   public let boxes: [Float]
   /// (M), 1 … classes − 1.
   public let labels: [Int64]
+  /// One mask per box, where there are any.
+  public internal(set) var masks: ImageMasks?
 
   public init(
     pixels: Pixels, channels: Int, height: Int, width: Int, boxes: [Float] = [],
@@ -31,7 +33,7 @@ public struct RawImage {
 
 /// Images with their targets, before any model's resizing: teacher and student prepare the same one.
 public final class RawBatch {
-  public let images: [RawImage]
+  public private(set) var images: [RawImage]
   public let hasTargets: Bool
 
   /// Checks everything that could hurt later; errors name image and box.
@@ -40,6 +42,22 @@ public final class RawBatch {
     for (index, image) in images.enumerated() { try Self.check(image, index) }
     self.images = images
     self.hasTargets = hasTargets
+  }
+
+  /// Adds the masks of one image's objects, (M, height, width) bytes of its own pixels; not while the
+  /// batch is in use.
+  public func setMasks(_ bytes: [UInt8], image: Int) throws {
+    guard images.indices.contains(image) else {
+      throw KDSError.argument("masks: there is no image \(image) of \(images.count)")
+    }
+    let raw = images[image]
+    let wanted = raw.labels.count * raw.height * raw.width
+    guard bytes.count == wanted else {
+      throw KDSError.shape(
+        "targets[\(image)]: \(bytes.count) mask values for (M, H, W) = (\(raw.labels.count), "
+          + "\(raw.height), \(raw.width))")
+    }
+    images[image].masks = try ImageMasks(bytes: bytes, height: raw.height, width: raw.width)
   }
 
   private static func check(_ image: RawImage, _ index: Int) throws {
@@ -103,6 +121,8 @@ public struct PreparedBatch {
   /// Boxes in input pixels, (M, 4) each.
   public let boxes: [[Float]]
   public let labels: [[Int64]]
+  /// Masks in original pixels; nil, or no entry, for an image without.
+  public var masks: [ImageMasks?] = []
   /// Height and width of the padded input.
   public var inputSize: Size2 { Size2(images.shape[2], images.shape[3]) }
 }

@@ -11,6 +11,8 @@ public struct SampledRegions {
   public let positives: [Int]
   /// (P, 4) offsets to the matched boxes, divided by the standard deviations.
   public let targets: [Float]
+  /// (P) the box of its image that each positive was matched to.
+  public let matchedBoxes: [Int]
 }
 
 /// Draws regions: ground-truth boxes join the proposals; at most a quarter positives (IoU ≥ 0.5), the
@@ -29,6 +31,7 @@ struct RegionSampler {
     var labels: [Int64] = []
     var positives: [Int] = []
     var targets: [Float] = []
+    var matched: [Int] = []
     for image in proposals.indices {
       let boxes = batch.boxes[image]
       let candidates = proposals[image] + boxes
@@ -44,11 +47,12 @@ struct RegionSampler {
         rois.append(Float(image))
         rois += candidates[4 * index..<4 * index + 4]
       }
+      matched += chosen.positives.map { Int(matches[$0]) }
       targets += encode(chosen.positives, matches, candidates, boxes)
     }
     return SampledRegions(
       rois: try Tensor(rois, shape: [labels.count, 5]), labels: labels, positives: positives,
-      targets: targets)
+      targets: targets, matchedBoxes: matched)
   }
 
   private func match(_ candidates: [Float], _ count: Int, _ boxes: [Float]) -> [Int32] {

@@ -16,8 +16,30 @@ struct RoIPostprocessing {
     minimumSide = configuration.min_size
   }
 
+  /// Detections in pixels of the original images.
+  ///
   /// - Parameter counts: regions per image; `rois` lists them image after image.
   func detections(
+    logits: Tensor, deltas: Tensor, rois: Tensor, counts: [Int], batch: PreparedBatch
+  ) throws -> [[Detection]] {
+    try Self.inOriginals(
+      inInput(logits: logits, deltas: deltas, rois: rois, counts: counts, batch: batch), batch)
+  }
+
+  /// Boxes in input pixels to those of the originals.
+  static func inOriginals(_ found: [[Detection]], _ batch: PreparedBatch) -> [[Detection]] {
+    found.enumerated().map { image, list in
+      let scale = batch.scales[image]
+      return list.map { detection in
+        var result = detection
+        result.box = detection.box / SIMD4(scale.x, scale.y, scale.x, scale.y)
+        return result
+      }
+    }
+  }
+
+  /// `detections` with boxes in input pixels.
+  func inInput(
     logits: Tensor, deltas: Tensor, rois: Tensor, counts: [Int], batch: PreparedBatch
   ) throws -> [[Detection]] {
     let (rows, classes) = (logits.shape[0], logits.shape[1])
@@ -35,13 +57,13 @@ struct RoIPostprocessing {
       defer { first += count }
       return finish(
         scores.floats + first * classes, boxes.floats + first * classes * 4, count, classes,
-        size: batch.sizes[image], scale: batch.scales[image])
+        size: batch.sizes[image])
     }
   }
 
   private func finish(
     _ scores: UnsafePointer<Float>, _ boxes: UnsafeMutablePointer<Float>, _ rows: Int,
-    _ classes: Int, size: Size2, scale: (y: Float, x: Float)
+    _ classes: Int, size: Size2
   ) -> [Detection] {
     Kernels.clipBoxes(
       boxes, rows * classes, width: Float(size.width), height: Float(size.height))
@@ -62,8 +84,7 @@ struct RoIPostprocessing {
     return survivors.map { index in
       Detection(
         box: SIMD4(
-          kept[4 * index] / scale.x, kept[4 * index + 1] / scale.y, kept[4 * index + 2] / scale.x,
-          kept[4 * index + 3] / scale.y),
+          kept[4 * index], kept[4 * index + 1], kept[4 * index + 2], kept[4 * index + 3]),
         score: keptScores[index], label: labels[index])
     }
   }

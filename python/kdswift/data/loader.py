@@ -212,6 +212,12 @@ def _check_view(image: np.ndarray, target: dict, where: str) -> np.ndarray:
             f"{where}: augment returned {len(target['boxes'])} boxes "
             f"but {len(target['labels'])} labels"
         )
+    masks = target.get("masks")
+    if masks is not None and np.shape(masks) != (len(target["boxes"]), *image.shape[:2]):
+        raise ShapeError(
+            f"{where}: augment returned masks {np.shape(masks)} for {len(target['boxes'])} boxes "
+            f"in an image of {image.shape[:2]}"
+        )
     return np.ascontiguousarray(image)
 
 

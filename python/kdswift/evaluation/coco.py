@@ -1,10 +1,11 @@
-"""COCO average precision and recall of boxes, computed by pycocotools.
+"""COCO average precision and recall of boxes or masks, computed by pycocotools.
 
 IoU 0.50 to 0.95 in steps of 0.05, 101 recall points, at most 1, 10 and 100 detections per
 image, areas split at 32² and 96² pixels. Boxes are handed over as x, y, width, height in
 float; the area of an object is ``target["area"]`` where there is one (COCO files give the
 mask's), otherwise width × height. ``iscrowd`` means what it means in COCO. ``difficult``
-objects, which COCO does not know, are handed over as crowds: neither missed nor false.
+objects, which COCO does not know, are handed over as crowds: neither missed nor false. Masks go
+over as run lengths.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import KDSError
+from ..errors import ArgumentError, KDSError, ShapeError
 from .results import Found, Truth
 
 STAT_NAMES = (
@@ -33,8 +34,13 @@ class CocoResult(NamedTuple):
     per_class_AP50: np.ndarray
 
 
-def coco_metrics(found: Sequence[Found], truth: Sequence[Truth], num_classes: int) -> CocoResult:
-    """Run pycocotools, quietly, on labels 1 … num_classes - 1."""
+def coco_metrics(
+    found: Sequence[Found], truth: Sequence[Truth], num_classes: int, iou_type: str = "bbox"
+) -> CocoResult:
+    """Run pycocotools, quietly, on labels 1 … num_classes - 1.
+
+    iou_type : "bbox" compares boxes, "segm" masks, which every image with objects must have
+    """
     try:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
@@ -46,14 +52,18 @@ def coco_metrics(found: Sequence[Found], truth: Sequence[Truth], num_classes: in
     if not images:
         nothing = np.full(num_classes - 1, np.nan)
         return CocoResult(dict.fromkeys(STAT_NAMES, float("nan")), nothing, nothing.copy())
+    pairs = (_truth_annotations(truth), _found_annotations(found))
+    if iou_type == "segm":
+        _add_masks(images, pairs[0], truth, "targets")
+        _add_masks(images, pairs[1], found, "detections")
     with contextlib.redirect_stdout(io.StringIO()):
         pair = []
-        for annotations in (_truth_annotations(truth), _found_annotations(found)):
+        for annotations in pairs:
             coco = COCO()
             coco.dataset = {"images": images, "categories": categories, "annotations": annotations}
             coco.createIndex()
             pair.append(coco)
-        evaluator = COCOeval(*pair, iouType="bbox")
+        evaluator = COCOeval(*pair, iouType=iou_type)
         evaluator.evaluate()
         evaluator.accumulate()
         evaluator.summarize()
@@ -104,6 +114,43 @@ def _found_annotations(found: Sequence[Found]) -> list[dict[str, Any]]:
                 }
             )
     return result
+
+
+def run_lengths(masks: Any) -> list[dict[str, Any]]:
+    """pycocotools' run lengths of masks (N, H, W); those that are already there stay."""
+    from pycocotools import mask as coco_mask
+
+    if isinstance(masks, list):
+        return masks
+    return [coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8)) for mask in masks]
+
+
+def _add_masks(
+    images: list[dict[str, Any]], annotations: list[dict[str, Any]], parts: Sequence[Any], name: str
+) -> None:
+    """Puts masks into annotations that list the objects image after image, and sizes into images."""
+    from pycocotools import mask as coco_mask
+
+    rest = iter(annotations)
+    for index, (image, part) in enumerate(zip(images, parts)):
+        if not len(part.boxes):
+            continue
+        if part.masks is None:
+            raise ArgumentError(f'{name}[{index}]: iou_type="segm" needs masks')
+        for mask in run_lengths(part.masks):
+            height, width = (int(v) for v in mask["size"])
+            if (image.setdefault("height", height), image.setdefault("width", width)) != (
+                height,
+                width,
+            ):
+                raise ShapeError(
+                    f"{name}[{index}]: masks are {(height, width)}, those of the target "
+                    f"{(image['height'], image['width'])}"
+                )
+            entry = next(rest)
+            entry["segmentation"] = mask
+            if "score" in entry:
+                entry["area"] = float(coco_mask.area(mask))
 
 
 def _xywh(boxes: np.ndarray) -> list[list[float]]:

@@ -12,11 +12,12 @@ import numpy as np
 
 from ..detections import Detections, class_name
 from ..errors import ArgumentError
-from .coco import coco_metrics
+from .coco import coco_metrics, run_lengths
 from .kitti import DIFFICULTIES, kitti_average_precisions
 from .results import Found, Truth, check_pairs
 from .voc import Curve, class_curve, voc_average_precisions
 
+IOU_TYPES = ("bbox", "segm")
 METRICS = ("coco", "voc07", "voc10", "kitti_r11", "kitti_r40")
 
 
@@ -128,6 +129,7 @@ def evaluate(
     max_detections: int = 100,
     progress: bool = True,
     workers: int = 2,
+    iou_type: str = "bbox",
 ) -> Metrics:
     """Run ``model.predict`` over a data set and score what it finds.
 
@@ -143,10 +145,12 @@ def evaluate(
         Low, because AP needs the low-scored detections as well.
     progress : bool
         Show a bar.
+    iou_type : "bbox" or "segm"
+        With metric "coco": compare boxes, or masks, which detections and targets then must have.
 
     Raises ``ArgumentError`` for an unknown metric, or detections that make no sense.
     """
-    _check_metric(metric)
+    _check_metric(metric, iou_type)
     from ..data.loader import Loader
 
     loader = Loader(dataset, batch_size, workers=workers)
@@ -160,15 +164,24 @@ def evaluate(
             raise ArgumentError(
                 f"evaluate: model.predict gave {len(results)} results for {len(batch)} images"
             )
-        for result in results:
-            if isinstance(result, Detections):
-                result.image = None  # of no use here, and a data set of pictures is large
-        detections += results
-        targets += [truth_of(i) for i in batch.indices] if truth_of else batch.targets
+        truth = [truth_of(i) for i in batch.indices] if truth_of else batch.targets
+        detections += [_without_pictures(result, iou_type) for result in results]
+        targets += [_without_pictures(target, iou_type) for target in truth]
     names = getattr(dataset, "class_names", None)
     if names is None and getattr(dataset, "num_classes", None):
         names = ["background", *map(str, range(1, dataset.num_classes))]
-    return evaluate_detections(detections, targets, names, metric)
+    return evaluate_detections(detections, targets, names, metric, iou_type=iou_type)
+
+
+def _without_pictures(value: Any, iou_type: str) -> Any:
+    """Detections or a target without what a data set of pictures makes large; masks as run lengths."""
+    if not isinstance(value, (Detections, Mapping)):
+        return value
+    names = value.to_dict() if isinstance(value, Detections) else dict(value)
+    masks = names.pop("masks", None)
+    if iou_type == "segm" and masks is not None:
+        names["masks"] = run_lengths(masks)
+    return names
 
 
 def evaluate_detections(
@@ -177,6 +190,7 @@ def evaluate_detections(
     class_names: Sequence[str] | None = None,
     metric: str = "coco",
     corners: str = "edges",
+    iou_type: str = "bbox",
 ) -> Metrics:
     """Score detections that are already there.
 
@@ -189,14 +203,18 @@ def evaluate_detections(
     metric : one of ``METRICS``
     corners : "edges" or "pixels"
         VOC only: where x2, y2 lie, see ``kdswift.evaluation.voc``.
+    iou_type : "bbox" or "segm"
+        COCO only: compare boxes or ``masks``.
     """
-    _check_metric(metric)
+    _check_metric(metric, iou_type)
     if class_names is None:
         class_names = ["background", *map(str, range(1, _largest_label(detections, targets) + 1))]
     found, truth = check_pairs(detections, targets, len(class_names))
     names = [class_name(class_names, i) for i in range(1, len(class_names))]
     if metric == "coco":
-        stats, per_class, per_class_50 = coco_metrics(found, truth, len(class_names))
+        stats, per_class, per_class_50 = coco_metrics(
+            found, truth, len(class_names), iou_type
+        )
         score = stats["AP"]
     elif metric.startswith("kitti"):
         stats, per_class, per_class_50 = _kitti(found, truth, ["background", *names], metric)
@@ -256,9 +274,14 @@ def precision_recall(
     return curves
 
 
-def _check_metric(metric: str) -> None:
+def _check_metric(metric: str, iou_type: str = "bbox") -> None:
     if metric not in METRICS:
         raise ArgumentError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
+    if iou_type not in IOU_TYPES or (iou_type == "segm" and metric != "coco"):
+        raise ArgumentError(
+            f'iou_type must be "bbox" or, with metric "coco", "segm"; got {iou_type!r} '
+            f"with metric {metric!r}"
+        )
 
 
 def _largest_label(detections: Sequence[Any], targets: Sequence[Mapping[str, Any]]) -> int:

@@ -11,11 +11,13 @@ from ..errors import ArgumentError, ShapeError
 
 
 class Found(NamedTuple):
-    """Detections of one image: boxes (N, 4) float64, scores (N,) float64, labels (N,) int64."""
+    """Detections of one image: boxes (N, 4) float64, scores (N,) float64, labels (N,) int64,
+    masks (N, H, W) bool, their run lengths, or None."""
 
     boxes: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
+    masks: Any = None
 
 
 class Truth(NamedTuple):
@@ -30,6 +32,7 @@ class Truth(NamedTuple):
     occluded: np.ndarray
     truncated: np.ndarray
     heights: np.ndarray
+    masks: Any = None
 
 
 def check_pairs(
@@ -55,7 +58,8 @@ def _found(value: Any, num_classes: int, where: str) -> Found:
         raise ShapeError(f"{where}: {len(boxes)} boxes but scores have shape {scores.shape}")
     if not np.isfinite(scores).all():
         raise ArgumentError(f"{where}: score {int(np.argmin(np.isfinite(scores)))} is not finite")
-    return Found(boxes, scores, labels)
+    masks = value.get("masks") if isinstance(value, Mapping) else getattr(value, "masks", None)
+    return Found(boxes, scores, labels, _masks(masks, len(boxes), where))
 
 
 def _truth(value: Any, num_classes: int, where: str) -> Truth:
@@ -75,7 +79,22 @@ def _truth(value: Any, num_classes: int, where: str) -> Truth:
     difficult, crowd = (
         _flags(value.get(k), count, f"{where}: {k}") for k in ("difficult", "iscrowd")
     )
-    return Truth(boxes, labels, difficult, crowd, areas, *kitti)
+    masks = _masks(value.get("masks"), count, where)
+    return Truth(boxes, labels, difficult, crowd, areas, *kitti, masks)
+
+
+def _masks(value: Any, count: int, where: str) -> Any:
+    """bool (count, H, W), a list of run lengths, or None."""
+    if value is None:
+        return None
+    if isinstance(value, list) and all(isinstance(mask, Mapping) for mask in value):
+        shape: tuple = (len(value),)
+    else:
+        value = np.asarray(value, dtype=bool)
+        shape = value.shape if value.ndim == 3 else ()
+    if shape[:1] != (count,):
+        raise ShapeError(f"{where}: {count} boxes but masks have shape {np.shape(value)}")
+    return value
 
 
 def _numbers(value: Mapping[str, Any], name: str, otherwise: np.ndarray, where: str) -> np.ndarray:
