@@ -21,8 +21,9 @@ func fillByPattern(_ model: Module) throws {
 private func patternScale(_ name: String, _ shape: [Int]) -> (Float, Float) {
   if shape.count > 1 {
     let inputs = name.contains("conv5_mask") ? shape[0] : shape.dropFirst().reduce(1, *)
-    let last = ["bbox_pred", "cls_", "mask_fcn_logits"].contains { name.contains($0) }
-    return (Float(((last ? 0.5 : 24) / Double(inputs)).squareRoot()), 0)
+    let last = name.contains("bbox_pred") || name.contains("cls_")
+    let gain = name.contains("mask_fcn") ? 0.02 : last ? 0.5 : 24
+    return (Float((gain / Double(inputs)).squareRoot()), 0)
   }
   let norm = name.contains("bn") || name.contains("downsample")
   if name.hasSuffix("running_var") || (norm && name.hasSuffix("weight")) { return (0.5, 1) }

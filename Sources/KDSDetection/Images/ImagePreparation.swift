@@ -52,7 +52,8 @@ public struct ImagePreparation {
       }
     }
     return PreparedBatch(
-      images: images, sizes: sizes, scales: scales, boxes: boxes, labels: batch.images.map(\.labels),
+      images: images, sizes: sizes, scales: scales, boxes: boxes,
+      labels: batch.images.map(\.labels),
       masks: batch.images.map(\.masks))
   }
 

@@ -128,7 +128,7 @@ def run_lengths(masks: Any) -> list[dict[str, Any]]:
 def _add_masks(
     images: list[dict[str, Any]], annotations: list[dict[str, Any]], parts: Sequence[Any], name: str
 ) -> None:
-    """Puts masks into annotations that list the objects image after image, and sizes into images."""
+    """Puts masks into annotations, which list objects image after image, and sizes into images."""
     from pycocotools import mask as coco_mask
 
     rest = iter(annotations)

@@ -174,7 +174,7 @@ def evaluate(
 
 
 def _without_pictures(value: Any, iou_type: str) -> Any:
-    """Detections or a target without what a data set of pictures makes large; masks as run lengths."""
+    """Detections or a target without pictures, which add up; masks as run lengths."""
     if not isinstance(value, (Detections, Mapping)):
         return value
     names = value.to_dict() if isinstance(value, Detections) else dict(value)
@@ -212,9 +212,7 @@ def evaluate_detections(
     found, truth = check_pairs(detections, targets, len(class_names))
     names = [class_name(class_names, i) for i in range(1, len(class_names))]
     if metric == "coco":
-        stats, per_class, per_class_50 = coco_metrics(
-            found, truth, len(class_names), iou_type
-        )
+        stats, per_class, per_class_50 = coco_metrics(found, truth, len(class_names), iou_type)
         score = stats["AP"]
     elif metric.startswith("kitti"):
         stats, per_class, per_class_50 = _kitti(found, truth, ["background", *names], metric)
