@@ -290,6 +290,10 @@ int kds_dnn_weights_are_plain(const_dnnl_primitive_t primitive, int argument,
   return equal;
 }
 
+int kds_dnn_same_layout(const_dnnl_primitive_t a, const_dnnl_primitive_t b, int argument) {
+  return dnnl_memory_desc_equal(kds_dnn_argument_md(a, argument), kds_dnn_argument_md(b, argument));
+}
+
 int kds_dnn_execute(const_dnnl_primitive_t primitive, int count, const int *arguments,
                                   void *const *buffers) {
   dnnl_exec_arg_t list[KDS_DNN_MAX_ARGS];

@@ -67,6 +67,8 @@ private let convolutions: [Convolution] = [
   Convolution(images: 1, inputs: 1, height: 1, width: 1, outputs: 1),
   // Large enough for the Winograd rule.
   Convolution(images: 4, inputs: 16, height: 17, width: 16, outputs: 32),
+  // The same with filters counted up to whole blocks.
+  Convolution(images: 4, inputs: 16, height: 17, width: 16, outputs: 27),
 ]
 
 @Suite struct ConvolutionTests {

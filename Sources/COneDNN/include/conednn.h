@@ -68,6 +68,9 @@ dnnl_primitive_t kds_dnn_weights_reorder(const_dnnl_primitive_t primitive, int a
 int kds_dnn_weights_are_plain(const_dnnl_primitive_t primitive, int argument,
                                             const int64_t *grouped_dims);
 
+/// 1 when two primitives want `argument` in the same layout, so that one packed copy serves both.
+int kds_dnn_same_layout(const_dnnl_primitive_t a, const_dnnl_primitive_t b, int argument);
+
 /// Runs the primitive on the given buffers and waits. Returns a dnnl_status_t.
 int kds_dnn_execute(const_dnnl_primitive_t primitive, int count, const int *arguments,
                                   void *const *buffers);

@@ -128,13 +128,16 @@ struct ConvolutionGeometry {
     // oneDNN has only reference loops for a blocked source with fewer channels than a block; with the
     // (zero) padding counted as channels it takes its fast kernels on the same memory.
     let channels = groups == 1 ? max(input[1], sourceLayout.block) : input[1]
-    paddedWeightShape = [weight[0], channels / groups, weight[2], weight[3]]
-    key = ConvolutionKey(
+    var key = ConvolutionKey(
       batch: input[0], inChannels: channels, inHeight: input[2], inWidth: input[3],
       outChannels: weight[0], outHeight: height, outWidth: width, groups: groups,
       kernel: Size2(weight[2], weight[3]), stride: s, dilation: d, padding: p,
       sourceBlock: sourceLayout.block, destinationBlock: resultLayout.block,
       direction: .training, winograd: false, bias: bias != nil, relu: false, half: half)
+    // Winograd wants whole blocks of filters too; the result has the room and must hold zeros there.
+    key.outChannels = ConvolutionPlan.paddedFilters(key)
+    self.key = key
+    paddedWeightShape = [key.outChannels, channels / groups, weight[2], weight[3]]
   }
 
   /// Images (few channels) and groups, which oneDNN has no fast bfloat16 kernels for, stay in float32.
@@ -165,7 +168,8 @@ struct ConvolutionGeometry {
       (DNNL_ARG_SRC_0, source.storage.pointer), (DNNL_ARG_WEIGHTS_0, packed.pointer),
       (DNNL_ARG_DST_0, result.storage.pointer),
     ]
-    if let bias { arguments.append((DNNL_ARG_BIAS, bias.storage.pointer)) }
+    let padded = try bias.map { try withPadding(bias: $0) }
+    if let padded { arguments.append((DNNL_ARG_BIAS, padded.storage.pointer)) }
     try primitive.run("conv2d", arguments)
     return result
   }
@@ -202,7 +206,7 @@ struct ConvolutionGeometry {
     let packed =
       isPlain != 0
       ? plain.storage : try Storage(byteCount: primitive.bytes(of: DNNL_ARG_DIFF_WEIGHTS_0))
-    let biasGradient = bias ? try Tensor(uninitialized: [weightShape[0]]) : nil
+    let biasGradient = bias ? try Tensor(uninitialized: [key.outChannels]) : nil
     var arguments: [(Int32, UnsafeMutableRawPointer)] = [
       (DNNL_ARG_SRC_0, source.storage.pointer), (DNNL_ARG_DIFF_DST_0, gradient.storage.pointer),
       (DNNL_ARG_DIFF_WEIGHTS_0, packed.pointer),
@@ -213,7 +217,9 @@ struct ConvolutionGeometry {
       try reorder(
         primitive, DNNL_ARG_DIFF_WEIGHTS_0, from: packed, to: plain.storage, outward: true)
     }
-    return (try withoutPadding(plain), biasGradient)
+    return (
+      try withoutPadding(plain), try biasGradient?.sliced(axis: 0, to: weightShape[0])
+    )
   }
 
   private func pack(_ weight: Tensor, for primitive: Primitive) throws -> Storage {
@@ -237,6 +243,14 @@ struct ConvolutionGeometry {
     return result
   }
 
+  /// Zeros for the filters of the padding.
+  private func withPadding(bias: Tensor) throws -> Tensor {
+    if bias.count == key.outChannels { return bias }
+    let result = try Tensor.zeros([key.outChannels])
+    result.floats.update(from: bias.floats, count: bias.count)
+    return result
+  }
+
   /// The way back for gradients.
   private func withoutPadding(_ weight: Tensor) throws -> Tensor {
     if paddedWeightShape == weightShape { return weight }
@@ -252,7 +266,7 @@ struct ConvolutionGeometry {
   ) {
     let area = fromShape[2] * fromShape[3]
     let length = min(fromShape[1], toShape[1]) * area
-    for filter in 0..<fromShape[0] {
+    for filter in 0..<min(fromShape[0], toShape[0]) {
       (to + filter * toShape[1] * area).update(
         from: from + filter * fromShape[1] * area, count: length)
     }
@@ -273,7 +287,7 @@ struct ConvolutionGeometry {
 
   private func withGroupedDims<Result>(_ body: (UnsafePointer<Int64>) -> Result) -> Result {
     let dims = [
-      Int64(key.groups), Int64(weightShape[0] / key.groups), Int64(paddedWeightShape[1]),
+      Int64(key.groups), Int64(paddedWeightShape[0] / key.groups), Int64(paddedWeightShape[1]),
       Int64(weightShape[2]), Int64(weightShape[3]),
     ]
     return dims.withUnsafeBufferPointer { body($0.baseAddress!) }

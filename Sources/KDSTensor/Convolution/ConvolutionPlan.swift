@@ -82,6 +82,17 @@ public enum ConvolutionPlan {
         + "\(key.inWidth)) and \(key.outChannels) filters \(key.kernel)")
   }
 
+  /// Filters counted up to whole blocks where that makes Winograd possible, else as they are.
+  ///
+  /// - Note: the plan must not change between the passes of one layer; `mode` is set between steps.
+  static func paddedFilters(_ key: ConvolutionKey) -> Int {
+    var padded = key
+    padded.outChannels = (key.outChannels + 15) / 16 * 16
+    // A third of empty filters is more than Winograd saves on small layers.
+    let worthwhile = 4 * key.outChannels >= 3 * padded.outChannels
+    return worthwhile && winogradSuits(padded) ? padded.outChannels : key.outChannels
+  }
+
   /// The rule by shape: 3×3, stride 1, dense, not grouped, enough channels to fill the tiles.
   private static func winogradSuits(_ key: ConvolutionKey) -> Bool {
     !key.half && key.kernel == Size2(3, 3) && key.stride == Size2(1, 1)

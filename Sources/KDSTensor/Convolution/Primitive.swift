@@ -17,6 +17,11 @@ final class Primitive {
 
   func bytes(of argument: Int32) -> Int { Int(kds_dnn_argument_bytes(handle, argument)) }
 
+  /// Whether both want their weights in one layout: shapes of one layer on several levels often do.
+  func sharesWeights(with other: Primitive) -> Bool {
+    self === other || kds_dnn_same_layout(handle, other.handle, DNNL_ARG_WEIGHTS_0) != 0
+  }
+
   /// Runs on the given buffers: (DNNL_ARG_*, memory in the layout that the primitive wants).
   func run(_ operation: String, _ given: [(Int32, UnsafeMutableRawPointer)]) throws {
     var (arguments, status) = (given, Int32(0))
@@ -59,7 +64,7 @@ final class PrimitiveCache<Key: Hashable> {
 /// the weight changes. A frozen teacher therefore packs once.
 final class PackedWeights {
   private var version = -1
-  private var copies: [ObjectIdentifier: Storage] = [:]
+  private var copies: [(primitive: Primitive, storage: Storage)] = []
   private let lock = Lock()
 
   func copy(
@@ -70,9 +75,11 @@ final class PackedWeights {
         copies.removeAll(keepingCapacity: true)
         version = current
       }
-      if let known = copies[ObjectIdentifier(primitive)] { return known }
+      if let known = copies.first(where: { $0.primitive.sharesWeights(with: primitive) }) {
+        return known.storage
+      }
       let made = try make()
-      copies[ObjectIdentifier(primitive)] = made
+      copies.append((primitive, made))
       return made
     }
   }
