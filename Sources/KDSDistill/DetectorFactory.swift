@@ -21,10 +21,16 @@ public func makeDetector(_ json: String, seed: UInt64) throws -> any Detector {
   case "mask_rcnn":
     model = try FasterRCNN(
       StrictJSON.decode(json, defaults: .masked, what: "detector configuration"), seed: seed)
+  case "cascade_rcnn":
+    let masked = try hasSection("mask", json)
+    model = try CascadeRCNN(
+      StrictJSON.decode(
+        json, defaults: masked ? .maskedCascade : .cascaded, what: "detector configuration"),
+      seed: seed)
   case let other:
     throw KDSError.argument(
-      "detector: \"\(other)\" is not known; there are \"faster_rcnn\", \"mask_rcnn\" and "
-        + "\"retinanet\"")
+      "detector: \"\(other)\" is not known; there are \"faster_rcnn\", \"mask_rcnn\", "
+        + "\"cascade_rcnn\" and \"retinanet\"")
   }
   try applyStructure(surgeryRecord(model.common.surgery), to: model)
   return model
@@ -42,6 +48,14 @@ private func field(_ name: String, of json: String, inside section: String? = ni
   }
   guard case .string(let text)? = fields[name] else { return nil }
   return text
+}
+
+/// Whether a configuration has an object under that name.
+private func hasSection(_ name: String, _ json: String) throws -> Bool {
+  guard case .object(let fields) = try StrictJSON.parse(json, what: "detector configuration"),
+    case .object? = fields[name]
+  else { return false }
+  return true
 }
 
 /// The surgery that a configuration records as text; none when it is empty.

@@ -33,11 +33,9 @@ class Detector:
     """
 
     kind: ClassVar[str] = ""
-    # Whether it finds masks, and learns from those of the targets.
-    has_masks: bool = False
     _kinds: ClassVar[dict[str, type[Detector]]] = {}
     # Each is a module of this package, imported when a configuration asks for it.
-    KINDS: ClassVar[tuple[str, ...]] = ("faster_rcnn", "mask_rcnn", "retinanet")
+    KINDS: ClassVar[tuple[str, ...]] = ("cascade_rcnn", "faster_rcnn", "mask_rcnn", "retinanet")
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -49,6 +47,8 @@ class Detector:
         configuration = engine.configuration()
         self.num_classes: int = int(configuration["num_classes"])
         self.class_names = _check_names(class_names, self.num_classes)
+        # Whether it finds masks, and learns from those of the targets.
+        self.has_masks = configuration.get("mask") is not None
         self.training = self.frozen = False
         self.lineage: list[dict[str, Any]] = []
         engine.set_training(False)

@@ -34,7 +34,6 @@ class MaskRCNN(Detector):
     """
 
     kind = "mask_rcnn"
-    has_masks = True
 
     def __init__(
         self,

@@ -2,14 +2,6 @@ import KDSKernels
 import KDSNN
 import KDSTensor
 
-/// Maps and proposal outputs of one batch.
-public struct FasterRCNNDensePass: DensePass {
-  public let batch: PreparedBatch
-  public let maps: FeatureMaps
-  public let rpnOutput: RPNOutput
-  public var headTaps: [NamedTensor] { rpnTaps(rpnOutput, maps.levels) }
-}
-
 /// Everything that one training pass computed: losses are made from it, and so are distillation terms.
 public struct FasterRCNNTrainingPass: TrainingPass {
   public let batch: PreparedBatch
@@ -31,24 +23,11 @@ public struct FasterRCNNTrainingPass: TrainingPass {
   }
 }
 
-/// "rpn.objectness" and "rpn.box_deltas", with the level's name behind where there are several.
-private func rpnTaps(_ output: RPNOutput, _ levels: [Feature]) -> [NamedTensor] {
-  zip(output.maps, levels).flatMap { maps, level -> [NamedTensor] in
-    let suffix = levelSuffix(level.name, of: levels.count)
-    return [("rpn.objectness" + suffix, maps.logits), ("rpn.box_deltas" + suffix, maps.deltas)]
-  }
-}
-
-/// ".p3" for "neck.p3" among several levels, nothing for the only one.
-func levelSuffix(_ name: String, of count: Int) -> String {
-  count == 1 ? "" : "." + (name.split(separator: ".").last.map(String.init) ?? name)
-}
-
 /// Faster R-CNN (Ren et al. 2015), approximate joint training, on one map as published or on a feature
 /// pyramid (Lin et al. 2017); with a mask branch it is Mask R-CNN (He et al. 2017).
 ///
 /// Parts: `backbone`, `rpn.head`, `roi_heads`. Parameter and loss names are torchvision's.
-public final class FasterRCNN: Module, Detector {
+public final class FasterRCNN: Module, TwoStageDetector {
   public let configuration: FasterRCNNConfiguration
   public let proposals: RegionProposals
   public let source: any FeatureSource
@@ -71,66 +50,21 @@ public final class FasterRCNN: Module, Detector {
     try configuration.check()
     self.configuration = configuration
     self.source = source
-    let levels = source.levelDescriptions
-    let anchors = try PyramidAnchors(
-      sizes: configuration.anchor_sizes, ratios: configuration.anchor_ratios,
-      strides: levels.map(\.stride), strideRule: configuration.anchor_strides)
-    proposals = RegionProposals(anchors: anchors, configuration: configuration.rpn)
+    (proposals, rpnHead) = try makeProposals(configuration, source, initializer)
     regionSampler = RegionSampler(configuration: configuration.roi)
-    rpnHead = try Self.makeRPNHead(configuration, source, anchors, initializer)
-    roiHead = try RoIHead(
-      sizes: Self.headSizes(configuration, source), configuration: configuration.roi, initializer)
-    let pooled = levels.prefix(source.pooledLevels)
-    let (head, classes) = (roiHead, configuration.num_classes)
-    maskBranch = try configuration.mask.map {
-      try MaskBranch(
-        $0, channels: pooled[0].channels, strides: pooled.map(\.stride), classes: classes,
-        in: head, initializer)
-    }
+    let sizes = roiHeadSizes(configuration, source)
+    roiHead = try RoIHead(sizes: sizes, configuration: configuration.roi, initializer)
+    let head = roiHead
+    maskBranch = try configuration.mask.map { try MaskBranch($0, sizes, in: head, initializer) }
     super.init()
     child("backbone", source as Module)
     child("rpn", Module()).child("head", rpnHead)
     child("roi_heads", roiHead)
   }
 
-  private static func makeRPNHead(
-    _ configuration: FasterRCNNConfiguration, _ source: any FeatureSource,
-    _ anchors: PyramidAnchors, _ initializer: Initializer
-  ) throws -> RPNHead {
-    let (rpn, inputs) = (configuration.rpn, source.levelDescriptions[0].channels)
-    let usual = configuration.neck.kind == "none" ? source.body.headDefaults.rpnChannels : inputs
-    return try RPNHead(
-      inChannels: inputs, channels: rpn.channels > 0 ? rpn.channels : usual,
-      anchorsPerCell: anchors.count, classes: rpn.objectness == "sigmoid" ? 1 : 2, depth: rpn.convs,
-      initializer)
-  }
-
-  private static func headSizes(
-    _ configuration: FasterRCNNConfiguration, _ source: any FeatureSource
-  ) -> RoIHeadSizes {
-    let (roi, defaults) = (configuration.roi, source.body.headDefaults)
-    let levels = source.levelDescriptions.prefix(source.pooledLevels)
-    return RoIHeadSizes(
-      channels: levels[0].channels, poolSize: roi.pool_size > 0 ? roi.pool_size : defaults.poolSize,
-      classes: configuration.num_classes, strides: levels.map(\.stride),
-      hidden: roi.hidden.isEmpty ? defaults.hidden : roi.hidden,
-      dropout: roi.dropout >= 0 ? roi.dropout : defaults.dropout)
-  }
-
-  public var backbone: Backbone { source.body }
-  public var common: any DetectorConfiguration { configuration }
   public var hasMasks: Bool { maskBranch != nil }
 
   // MARK: - Passes
-
-  public func densePass(_ batch: PreparedBatch) throws -> any DensePass { try dense(batch) }
-
-  /// `densePass` with its own type.
-  public func dense(_ batch: PreparedBatch) throws -> FasterRCNNDensePass {
-    let maps = try source.maps(batch.images)
-    return FasterRCNNDensePass(
-      batch: batch, maps: maps, rpnOutput: try rpnHead(maps.levels.map(\.tensor)))
-  }
 
   public func trainingPass(_ batch: PreparedBatch, seed: UInt64) throws -> any TrainingPass {
     try training(batch, seed: seed)
@@ -172,27 +106,10 @@ public final class FasterRCNN: Module, Detector {
 
   /// The four losses: means over the sampled anchors and regions.
   private func losses(_ rpn: HeadSample, _ rcn: HeadSample) throws -> [NamedTensor] {
-    [
-      ("loss_objectness", try rpn.classificationLoss()),
-      ("loss_rpn_box_reg", try rpn.regressionLoss(beta: configuration.rpn.smooth_l1_beta)),
+    try proposalLosses(rpn) + [
       ("loss_classifier", try rcn.classificationLoss()),
       ("loss_box_reg", try rcn.regressionLoss(beta: configuration.roi.smooth_l1_beta)),
     ]
-  }
-
-  public var headTaps: [TapDescription] {
-    let (levels, anchors) = (source.levelDescriptions, proposals.anchors.count)
-    return levels.flatMap { level in
-      let suffix = levelSuffix(level.name, of: levels.count)
-      return [
-        TapDescription(
-          name: "rpn.objectness" + suffix, channels: rpnHead.classes * anchors,
-          stride: level.stride, kind: "class_logits"),
-        TapDescription(
-          name: "rpn.box_deltas" + suffix, channels: 4 * anchors, stride: level.stride,
-          kind: "box_deltas"),
-      ]
-    }
   }
 
   // MARK: - Inference
@@ -217,30 +134,4 @@ public final class FasterRCNN: Module, Detector {
       return RoIPostprocessing.inOriginals(found, batch)
     }
   }
-}
-
-/// Gives each detection its row of probabilities (R, side²).
-func addMasks(_ probabilities: Tensor?, to found: inout [[Detection]]) {
-  guard let probabilities else { return }
-  let area = probabilities.shape[1]
-  var row = 0
-  for image in found.indices {
-    for index in found[image].indices {
-      found[image][index].mask = Array(
-        UnsafeBufferPointer(start: probabilities.floats + row * area, count: area))
-      row += 1
-    }
-  }
-}
-
-/// (R, 5) from boxes per image.
-func regions(_ boxes: [[Float]]) throws -> Tensor {
-  var values: [Float] = []
-  for (image, list) in boxes.enumerated() {
-    for box in 0..<list.count / 4 {
-      values.append(Float(image))
-      values += list[4 * box..<4 * box + 4]
-    }
-  }
-  return try Tensor(values, shape: [values.count / 5, 5])
 }

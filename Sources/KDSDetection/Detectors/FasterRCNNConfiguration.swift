@@ -1,6 +1,6 @@
 import KDSTensor
 
-/// Everything that rebuilds a Faster R-CNN or a Mask R-CNN; the JSON that a model file carries.
+/// Everything that rebuilds a Faster R-CNN, a Mask R-CNN or a Cascade R-CNN; the JSON that a model file carries.
 ///
 /// Defaults are the published ones (Ren et al. 2015 and the authors' end-to-end configuration); 0 or
 /// an empty list means "what fits the backbone".
@@ -31,6 +31,8 @@ public struct FasterRCNNConfiguration: DetectorConfiguration, Equatable {
   public var roi = RoIConfiguration()
   /// The mask branch; nil without one.
   public var mask: MaskConfiguration?
+  /// The stages of a Cascade R-CNN; nil for others.
+  public var cascade: CascadeConfiguration?
   /// Layers replaced by factorised ones; written by `kd.surgery`.
   public var surgery = ""
 
@@ -66,10 +68,7 @@ extension FasterRCNNConfiguration {
   /// - Throws: `KDSError.argument` naming the field that cannot be.
   func check() throws {
     try checkCommon()
-    guard (detector == "mask_rcnn") == (mask != nil) else {
-      throw KDSError.argument(
-        "mask: \(mask == nil ? "\(detector) needs" : "\(detector) has no") mask branch")
-    }
+    try checkSections()
     guard rpn.batch > 0, roi.batch > 0, roi.max_detections > 0, rpn.post_nms_test > 0,
       rpn.post_nms_train > 0, rpn.pre_nms_test > 0, rpn.pre_nms_train > 0
     else {
@@ -84,6 +83,21 @@ extension FasterRCNNConfiguration {
     else {
       throw KDSError.argument("roi: pool_size, hidden and dropout are out of range")
     }
+  }
+}
+
+extension FasterRCNNConfiguration {
+  /// - Throws: `KDSError.argument` for a section that the detector lacks, or has not.
+  private func checkSections() throws {
+    let isCascade = detector == "cascade_rcnn"
+    guard isCascade || (detector == "mask_rcnn") == (mask != nil) else {
+      throw KDSError.argument(
+        "mask: \(mask == nil ? "\(detector) needs a" : "\(detector) has no") mask branch")
+    }
+    guard isCascade == (cascade != nil) else {
+      throw KDSError.argument("cascade: \(detector) \(isCascade ? "needs" : "has no") stages")
+    }
+    try cascade?.check()
   }
 }
 

@@ -142,7 +142,9 @@ public struct RegionProposals {
 /// Which random stream serves what, so that one more consumer changes no other's numbers.
 public enum RandomStream {
   public static func anchors(image: Int) -> UInt64 { 1 << 40 | UInt64(image) }
-  public static func regions(image: Int) -> UInt64 { 2 << 40 | UInt64(image) }
+  public static func regions(image: Int, stage: Int = 0) -> UInt64 {
+    2 << 40 | UInt64(stage) << 32 | UInt64(image)
+  }
   public static func dropout(layer: Int) -> UInt64 { 3 << 40 | UInt64(layer) }
   /// Initial weights of connectors; the student's own weights use streams from 0.
   public static let connectors: UInt64 = 4 << 40

@@ -18,24 +18,21 @@ public final class MaskBranch {
   /// Side of a mask.
   public var side: Int { 2 * configuration.pool_size }
 
-  /// - Parameters:
-  ///   - channels: of the maps that regions are pooled from.
-  ///   - strides: of those maps, fine to coarse.
-  ///   - classes: with the background, which gets a map too, as in torchvision.
+  /// - Parameter sizes: of the region head beside it; the background gets a map too, as in torchvision.
   public init(
-    _ configuration: MaskConfiguration, channels: Int, strides: [Int], classes: Int,
-    in owner: Module, _ initializer: Initializer
+    _ configuration: MaskConfiguration, _ sizes: RoIHeadSizes, in owner: Module,
+    _ initializer: Initializer
   ) throws {
     try configuration.check()
     self.configuration = configuration
-    self.classes = classes
+    classes = sizes.classes
     pooler = try RoIPooler(
-      strides: strides, size: configuration.pool_size, kind: "align",
+      strides: sizes.strides, size: configuration.pool_size, kind: "align",
       samplingRatio: configuration.sampling_ratio)
     owner.child("mask_head", head)
     owner.child("mask_predictor", predictor)
     let norm = try Normalization(configuration.norm, of: "mask")
-    var inputs = channels
+    var inputs = sizes.channels
     for (index, outputs) in configuration.convs.enumerated() {
       let pair = ConvNorm("0", norm == .none ? nil : "1")
       try head.child("\(index)", Module()).register(

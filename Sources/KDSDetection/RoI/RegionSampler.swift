@@ -13,12 +13,16 @@ public struct SampledRegions {
   public let targets: [Float]
   /// (P) the box of its image that each positive was matched to.
   public let matchedBoxes: [Int]
+  /// (R) whether the region is a ground-truth box itself.
+  public let isTruth: [Bool]
 }
 
 /// Draws regions: ground-truth boxes join the proposals; at most a quarter positives (IoU ≥ 0.5), the
 /// rest negatives with IoU in [negative_low, 0.5).
 struct RegionSampler {
   let configuration: RoIConfiguration
+  /// Which of several samplers this is; each draws from streams of its own.
+  var stage = 0
 
   /// 1 / standard deviations, the weights of the box code.
   var boxWeights: SIMD4<Float> {
@@ -32,18 +36,21 @@ struct RegionSampler {
     var positives: [Int] = []
     var targets: [Float] = []
     var matched: [Int] = []
+    var isTruth: [Bool] = []
     for image in proposals.indices {
       let boxes = batch.boxes[image]
       let candidates = proposals[image] + boxes
       let count = candidates.count / 4
       var matches = match(candidates, count, boxes)
-      var random = CounterRandom(seed: seed, stream: RandomStream.regions(image: image))
+      var random = CounterRandom(
+        seed: seed, stream: RandomStream.regions(image: image, stage: stage))
       let chosen = Kernels.sampleMatches(
         &matches, count, batch: configuration.batch,
         positiveFraction: configuration.positive_fraction, random: &random)
       for index in chosen.positives + chosen.negatives {
         if matches[index] >= 0 { positives.append(labels.count) }
         labels.append(matches[index] >= 0 ? batch.labels[image][Int(matches[index])] : 0)
+        isTruth.append(index >= proposals[image].count / 4)
         rois.append(Float(image))
         rois += candidates[4 * index..<4 * index + 4]
       }
@@ -52,7 +59,7 @@ struct RegionSampler {
     }
     return SampledRegions(
       rois: try Tensor(rois, shape: [labels.count, 5]), labels: labels, positives: positives,
-      targets: targets, matchedBoxes: matched)
+      targets: targets, matchedBoxes: matched, isTruth: isTruth)
   }
 
   private func match(_ candidates: [Float], _ count: Int, _ boxes: [Float]) -> [Int32] {

@@ -9,6 +9,8 @@ public struct RoIHeadSizes {
   public let strides: [Int]
   public let hidden: [Int]
   public let dropout: Float
+  /// One box per region instead of one per class.
+  public var sharesBoxes = false
 }
 
 /// Pools regions and classifies them; box offsets per class (Girshick 2015).
@@ -53,7 +55,9 @@ public final class RoIHead: Module {
     predictor.child(
       "cls_score", try Linear(inputs, sizes.classes, deviation: 0.01, initializer))
     predictor.child(
-      "bbox_pred", try Linear(inputs, 4 * sizes.classes, deviation: 0.001, initializer))
+      "bbox_pred",
+      try Linear(
+        inputs, sizes.sharesBoxes ? 4 : 4 * sizes.classes, deviation: 0.001, initializer))
   }
 
   private func addConvolutions(_ initializer: Initializer) throws -> Int {
@@ -73,7 +77,7 @@ public final class RoIHead: Module {
     return channels
   }
 
-  /// Class logits (R, K) and offsets (R, 4K) of the regions (R, 5).
+  /// Class logits (R, K) and offsets (R, 4K), or (R, 4) where classes share them, of the regions (R, 5).
   ///
   /// - Parameters:
   ///   - levels: maps (N, C, H, W), fine to coarse; those above `sizes.strides` are not read.

@@ -42,38 +42,56 @@ struct RoIPostprocessing {
   func inInput(
     logits: Tensor, deltas: Tensor, rois: Tensor, counts: [Int], batch: PreparedBatch
   ) throws -> [[Detection]] {
-    let (rows, classes) = (logits.shape[0], logits.shape[1])
-    let scores = try Tensor(uninitialized: [rows, classes])
-    Kernels.softmax(logits.floats, scores.floats, rows: rows, columns: classes)
+    try inInput(
+      scores: Self.probabilities(logits), deltas: deltas, rois: rois, counts: counts, batch: batch)
+  }
+
+  /// Softmax of logits (R, K).
+  static func probabilities(_ logits: Tensor) throws -> Tensor {
+    let scores = try Tensor(uninitialized: logits.shape)
+    Kernels.softmax(
+      logits.floats, scores.floats, rows: logits.shape[0], columns: logits.shape[1])
+    return scores
+  }
+
+  /// `detections` from probabilities (R, K), with boxes in input pixels; deltas (R, 4) are shared by all
+  /// classes.
+  func inInput(
+    scores: Tensor, deltas: Tensor, rois: Tensor, counts: [Int], batch: PreparedBatch
+  ) throws -> [[Detection]] {
+    let (rows, classes) = (scores.shape[0], scores.shape[1])
+    let boxClasses = deltas.shape[1] / 4
     var anchors = [Float](repeating: 0, count: 4 * max(1, rows))
     for row in 0..<rows {
       for side in 0..<4 { anchors[4 * row + side] = rois.floats[5 * row + 1 + side] }
     }
-    let boxes = try Tensor(uninitialized: [rows, classes * 4])
+    let boxes = try Tensor(uninitialized: [rows, boxClasses * 4])
     Kernels.decodeBoxes(
-      deltas.floats, anchors: anchors, boxes.floats, rows, classes: classes, weights: boxWeights)
+      deltas.floats, anchors: anchors, boxes.floats, rows, classes: boxClasses,
+      weights: boxWeights)
     var first = 0
     return counts.enumerated().map { image, count in
       defer { first += count }
       return finish(
-        scores.floats + first * classes, boxes.floats + first * classes * 4, count, classes,
-        size: batch.sizes[image])
+        scores.floats + first * classes, boxes.floats + first * boxClasses * 4, count,
+        (classes, boxClasses), size: batch.sizes[image])
     }
   }
 
   private func finish(
     _ scores: UnsafePointer<Float>, _ boxes: UnsafeMutablePointer<Float>, _ rows: Int,
-    _ classes: Int, size: Size2
+    _ widths: (classes: Int, boxes: Int), size: Size2
   ) -> [Detection] {
     Kernels.clipBoxes(
-      boxes, rows * classes, width: Float(size.width), height: Float(size.height))
+      boxes, rows * widths.boxes, width: Float(size.width), height: Float(size.height))
     var (kept, keptScores, labels): ([Float], [Float], [Int64]) = ([], [], [])
     for row in 0..<rows {
-      for label in 1..<classes where scores[row * classes + label] > scoreThreshold {
-        let box = boxes + 4 * (row * classes + label)
+      for label in 1..<widths.classes
+      where scores[row * widths.classes + label] > scoreThreshold {
+        let box = boxes + 4 * (widths.boxes == 1 ? row : row * widths.classes + label)
         if !(box[2] - box[0] > minimumSide && box[3] - box[1] > minimumSide) { continue }
         kept += UnsafeBufferPointer(start: box, count: 4)
-        keptScores.append(scores[row * classes + label])
+        keptScores.append(scores[row * widths.classes + label])
         labels.append(Int64(label))
       }
     }
