@@ -120,7 +120,11 @@ def recall_thresholds(scores: Sequence[float], wanted: int) -> np.ndarray:
 def _scene(found: Found, truth: Truth, label: int, least: float) -> _Scene:
     mine = truth.labels == label
     areas = truth.boxes[mine & truth.crowd]
-    objects = Truth(*(values[mine & ~truth.crowd] for values in truth))
+    chosen = mine & ~truth.crowd
+    objects = truth._replace(
+        **{name: values[chosen] for name, values in truth._asdict().items() if name != "masks"},
+        masks=None,  # KITTI judges boxes
+    )
     heights = found.boxes[:, 3] - found.boxes[:, 1]
     of_class = found.labels == label
     # A detection of another class only counts where it is ignored for its height.
