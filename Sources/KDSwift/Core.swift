@@ -40,8 +40,8 @@ public func kds_live_handles(_ out_count: UnsafeMutablePointer<Int64>?) -> Int32
 @implementation @_cdecl("kds_set_conv_plan")
 public func kds_set_conv_plan(_ mode: Int32) -> Int32 {
   boundary {
-    let measured = try checked(mode, "mode", in: 0...1) == Int(KDS_CONV_PLAN_MEASURED)
-    ConvolutionPlan.mode = measured ? .measured : .static
+    let mode = try checked(mode, "mode", in: 0...3)
+    ConvolutionPlan.mode = ConvolutionPlan.Mode(rawValue: Int32(mode)) ?? .static
   }
 }
 

@@ -5,8 +5,10 @@ from ctypes import POINTER, c_char, c_char_p, c_int32, c_int64, c_void_p
 from ._arguments import double_out, float_in, float_out, int32_in, int32_out, int64_in, int64_out
 
 KDS_ABI_VERSION = 1
+KDS_CONV_PLAN_DIRECT = 2
 KDS_CONV_PLAN_MEASURED = 1
 KDS_CONV_PLAN_STATIC = 0
+KDS_CONV_PLAN_WINOGRAD = 3
 KDS_DTYPE_FLOAT32 = 0
 KDS_DTYPE_INT64 = 1
 KDS_MAX_RANK = 8

@@ -10,7 +10,12 @@ from . import _signatures as signatures
 from ._library import lib
 from .errors import ArgumentError
 
-_PLANS = {"static": signatures.KDS_CONV_PLAN_STATIC, "measured": signatures.KDS_CONV_PLAN_MEASURED}
+_PLANS = {
+    "static": signatures.KDS_CONV_PLAN_STATIC,
+    "measured": signatures.KDS_CONV_PLAN_MEASURED,
+    "direct": signatures.KDS_CONV_PLAN_DIRECT,
+    "winograd": signatures.KDS_CONV_PLAN_WINOGRAD,
+}
 _seed = 0
 
 
@@ -65,10 +70,11 @@ def set_conv_plan(plan: str) -> None:
     """How convolution algorithms are chosen.
 
     "static" (the default) goes by the shape, so that runs repeat bit for bit; "measured" times the
-    algorithms at first use and keeps the fastest.
+    algorithms at first use and keeps the fastest; "direct" and "winograd" take one wherever it
+    exists, for comparisons.
     """
     if plan not in _PLANS:
-        raise ArgumentError(f"plan is {plan!r}, expected 'static' or 'measured'")
+        raise ArgumentError(f"plan is {plan!r}, expected one of {', '.join(_PLANS)}")
     lib.kds_set_conv_plan(_PLANS[plan])
 
 

@@ -33,6 +33,9 @@
 #define KDS_CONV_PLAN_STATIC 0
 /// Convolution algorithms timed at first use and kept.
 #define KDS_CONV_PLAN_MEASURED 1
+/// One algorithm wherever it exists, for comparisons.
+#define KDS_CONV_PLAN_DIRECT 2
+#define KDS_CONV_PLAN_WINOGRAD 3
 
 #ifdef __cplusplus
 extern "C" {

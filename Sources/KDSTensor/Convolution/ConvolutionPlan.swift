@@ -107,9 +107,11 @@ public enum ConvolutionPlan {
     case .direct: return false
     case .measured, .winograd: return true
     case .static:
-      // Tiles of 4×4 waste too much below 12 pixels; few tiles do not pay for the transforms.
-      return min(key.outHeight, key.outWidth) >= 12
-        && key.batch * key.outHeight * key.outWidth >= 1000
+      // Tiles of 4×4 waste too much on small maps, and few tiles do not pay for the transforms. Without
+      // gradients the weights are transformed once, so less is enough (benchmarks/winograd.py).
+      let (side, pixels) = key.direction == .inference ? (8, 256) : (12, 1000)
+      return min(key.outHeight, key.outWidth) >= side
+        && key.batch * key.outHeight * key.outWidth >= pixels
     }
   }
 
