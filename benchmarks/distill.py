@@ -1,11 +1,11 @@
-"""A distillation step of full detectors beside PyTorch: teacher forward, student step, feature terms.
+"""A distillation step of full detectors beside PyTorch: teacher, student, feature terms, update.
 
     python benchmarks/distill.py --cases retinanet,faster_rcnn --json benchmarks/results/NAME.json
 
-Teacher on resnet50, student on resnet18, both with a pyramid; every contestant has the same images,
-boxes and sizes and runs in a process of its own, one after the other, several rounds. A step is: the
-teacher's maps and dense head without gradients, the student's losses, the mean squared difference of
-the levels that both have, backward, SGD. PyTorch's models are torchvision's. Medians over all steps.
+Teacher on resnet50, student on resnet18, both with a pyramid; every contestant has the same
+images, boxes and sizes and runs in a process of its own, one after the other, several rounds. A
+step is: the teacher's maps and dense head without gradients, the student's losses, the mean squared
+difference of all levels, backward, SGD. PyTorch's models are torchvision's. Medians over all steps.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ def ours(case: str, size: int, batch: int, precision: str) -> Any:
     student = make[case](kd.backbones.resnet18(), **options)
     teacher = make[case](kd.backbones.resnet50(), **options)
     options = {"optimizer": {"name": "sgd", "lr": 1e-5, "momentum": 0.9}, "precision": precision}
+    options["region_taps"] = False  # as kd.distill sets it for terms on the neck
     trainer = _engine.Trainer(student._engine, [teacher._engine], options)
     images, targets = scene(size, batch)
     levels = [tap["name"] for tap in student._taps() if tap["name"].startswith("neck.")]

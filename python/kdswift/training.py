@@ -74,7 +74,7 @@ class Run:
         self._trainer = _engine.Trainer(
             self.model._engine,
             [teacher._engine for teacher in self._group.in_step],
-            engine_options(self.settings, self._group.engine_method),
+            engine_options(self.settings, self._group.engine_method) | self._tap_options(),
         )
         self._group.freeze()
         try:
@@ -297,6 +297,11 @@ class Run:
         self.model.lineage = [*self._lineage, entry]
 
     # Odds and ends
+
+    def _tap_options(self) -> dict[str, Any]:
+        """A teacher's region head runs for terms only if one of them reads it."""
+        sources = self._terms.sources() if self._terms else []
+        return {"region_taps": any(name.startswith("roi.") for _, name in sources)}
 
     def _make_terms(self) -> TermSet | None:
         self._group.check_parts(self.loader)

@@ -107,7 +107,9 @@ public final class Trainer {
     }
     let own = pending.pass.taps + pending.pass.regionTaps
     let others = try Precision.withHalf(isHalf) {
-      try pending.teachers.first?.taps(for: pending.pass) ?? []
+      try pending.teachers.first.map {
+        options.common.region_taps ? try $0.taps(for: pending.pass) : $0.pass.taps
+      } ?? []
     }
     return own.map { ("student." + $0.name, $0.tensor) }
       + others.map { ("teacher." + $0.name, $0.tensor) }

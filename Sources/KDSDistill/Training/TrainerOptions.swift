@@ -13,6 +13,8 @@ public struct TrainerOptions: Equatable {
     public var seed = 0
     /// "fp32", or "bf16": convolutions in bfloat16; weights, optimizer and losses stay float32.
     public var precision = "fp32"
+    /// Whether teachers' region heads run for the taps that a caller's own terms read.
+    public var region_taps = true
 
     public init() {}
   }
