@@ -300,7 +300,7 @@ class Run:
 
     def _tap_options(self) -> dict[str, Any]:
         """A teacher's region head runs for terms only if one of them reads it."""
-        sources = self._terms.sources() if self._terms else []
+        sources = self._terms.sources if self._terms else []
         return {"region_taps": any(name.startswith("roi.") for _, name in sources)}
 
     def _make_terms(self) -> TermSet | None:
