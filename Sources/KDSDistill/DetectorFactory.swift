@@ -27,10 +27,14 @@ public func makeDetector(_ json: String, seed: UInt64) throws -> any Detector {
       StrictJSON.decode(
         json, defaults: masked ? .maskedCascade : .cascaded, what: "detector configuration"),
       seed: seed)
+  case "rfcn":
+    model = try RFCN(
+      StrictJSON.decode(json, defaults: .fullyConvolutional, what: "detector configuration"),
+      seed: seed)
   case let other:
     throw KDSError.argument(
       "detector: \"\(other)\" is not known; there are \"faster_rcnn\", \"mask_rcnn\", "
-        + "\"cascade_rcnn\" and \"retinanet\"")
+        + "\"cascade_rcnn\", \"rfcn\" and \"retinanet\"")
   }
   try applyStructure(surgeryRecord(model.common.surgery), to: model)
   return model

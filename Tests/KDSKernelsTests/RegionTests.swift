@@ -102,9 +102,30 @@ func paddingIsZero(_ x: [Float], _ map: MapGeometry) -> Bool {
     }
   }
 
+  @Test func positionSensitiveForwardAndBackward() {
+    for grid in Self.grids {
+      let map = MapGeometry(images: 2, channels: 3 * grid.height * grid.width, height: 9, width: 13)
+      let x = randoms(map.size, 1)
+      let size = Self.count * map.channels
+      var y = [Float](repeating: .nan, count: size)
+      Kernels.psRoIPoolForward(x, map: map, rois: Self.rois, Self.count, grid: grid, output: &y)
+      // Means of at most 117 values below 1.
+      #expect(error(y, Reference.psRoIPool(x, map: map, rois: Self.rois, grid: grid)) < 1e-6)
+      let g = randoms(size, 2)
+      var back = [Float](repeating: .nan, count: map.size)
+      Kernels.psRoIPoolBackward(
+        gradOutput: g, map: map, rois: Self.rois, Self.count, grid: grid, gradInput: &back)
+      let expected = Reference.psRoIPoolBackward(
+        gradOutput: g, map: map, rois: Self.rois, grid: grid)
+      #expect(error(back, expected) < 1e-6)
+    }
+  }
+
   @Test func unreadableRegionsGiveZeros() {
     let map = MapGeometry(images: 1, channels: 16, height: 5, width: 5, block: 16)
     let x = [Float](repeating: 1, count: map.size)
+    let plain = MapGeometry(images: 1, channels: 16, height: 5, width: 5)
+    let flat = [Float](repeating: 1, count: plain.size)
     let huge = Float.greatestFiniteMagnitude
     let rois: [Float] = [
       0, .nan, 0, 4, 4, 0, 0, 0, .infinity, 4, 1, 0, 0, 4, 4, -1, 0, 0, 4, 4, .nan, 0, 0, 4, 4,
@@ -121,10 +142,14 @@ func paddingIsZero(_ x: [Float], _ map: MapGeometry) -> Bool {
         Kernels.roiPoolForward(
           x, map: map, rois: rois, 7, grid: grid, output: &y, argmax: &places)
         #expect(y.allSatisfy { $0 == 0 } && places.allSatisfy { $0 == -1 })
+        Kernels.psRoIPoolForward(flat, map: plain, rois: rois, 5, grid: grid, output: &y)
+        #expect(y[..<80].allSatisfy { $0 == 0 })
         // A readable region under a wild scale must not trap either.
         Kernels.roiAlignForward(x, map: map, rois: [0, 1, 1, 3, 3], 1, grid: grid, output: &y)
         Kernels.roiPoolForward(
           x, map: map, rois: [0, 1, 1, 3, 3], 1, grid: grid, output: &y, argmax: &places)
+        Kernels.psRoIPoolForward(
+          flat, map: plain, rois: [0, 1, 1, 3, 3], 1, grid: grid, output: &y)
       }
     }
   }

@@ -98,6 +98,15 @@ private let cases: [OpCase] =
         // A step of 1e-2 may change which pixel is the largest; 1e-3 hardly ever does.
         tolerance: 0, step: 1e-3, gradientTolerance: 5e-3
       ) { try $0[0].roiPool(rois, grid: grid) })
+    try check(
+      OpCase(
+        "ps_roi_pool", [[2, 24, 6, 5]],
+        reference: {
+          Reference.psRoIPool(
+            $0[0], map: MapGeometry(images: 2, channels: 24, height: 6, width: 5), rois: numbers,
+            grid: grid)
+        }
+      ) { try $0[0].psRoIPool(rois, grid: grid) })
   }
 
   @Test func dropoutIsReproducible() throws {

@@ -32,6 +32,7 @@ _LAZY = {
     "Method": ".methods:Method",
     "Metrics": ".evaluation:Metrics",
     "RetinaNet": ".retinanet:RetinaNet",
+    "RFCN": ".rfcn:RFCN",
     "SGD": ".optimizers:SGD",
     "Step": ".schedules:Step",
     "Teacher": ".teacher:Teacher",

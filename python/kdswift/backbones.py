@@ -33,7 +33,8 @@ class Backbone:
         VGG16 detectors have it
     padded : AlexNet's first convolution and pools are padded, as in the published detector
     output_stride : pixels per step of the last map; 0 takes the backbone's own (resnet_small has 8,
-        and may have 4 or 16; AlexNet and VGG have 16, the other ResNets 32)
+        and may have 4 or 16; AlexNet and VGG have 16; the other ResNets 32, those of
+        bottlenecks also 16, with layer4 dilated)
     norm_epsilon : added to the variances; old checkpoints of torchvision's detectors need 0
     dcn_stages : layers of a ResNet or ResNeXt, 1 to 4, whose 3x3 convolutions are deformable
     """
@@ -188,9 +189,13 @@ def resnet50(
     frozen_stages: int = 0,
     norm_epsilon: float = 1e-5,
     dcn_stages: Sequence[int] = (),
+    output_stride: int = 32,
 ) -> Backbone:
     """ResNet-50 (He et al. 2016): bottlenecks, layer1 to layer4 with 256 to 2048 channels."""
-    return _resnet("resnet50", width, in_channels, norm, frozen_stages, norm_epsilon, dcn_stages)
+    return _resnet(
+        *("resnet50", width, in_channels, norm, frozen_stages, norm_epsilon),
+        *(dcn_stages, output_stride),
+    )
 
 
 def resnet101(
@@ -200,9 +205,13 @@ def resnet101(
     frozen_stages: int = 0,
     norm_epsilon: float = 1e-5,
     dcn_stages: Sequence[int] = (),
+    output_stride: int = 32,
 ) -> Backbone:
     """ResNet-101 (He et al. 2016): as `resnet50` with 23 blocks in layer3."""
-    return _resnet("resnet101", width, in_channels, norm, frozen_stages, norm_epsilon, dcn_stages)
+    return _resnet(
+        *("resnet101", width, in_channels, norm, frozen_stages, norm_epsilon),
+        *(dcn_stages, output_stride),
+    )
 
 
 def resnet152(
@@ -212,9 +221,13 @@ def resnet152(
     frozen_stages: int = 0,
     norm_epsilon: float = 1e-5,
     dcn_stages: Sequence[int] = (),
+    output_stride: int = 32,
 ) -> Backbone:
     """ResNet-152 (He et al. 2016): as `resnet50` with 8 blocks in layer2 and 36 in layer3."""
-    return _resnet("resnet152", width, in_channels, norm, frozen_stages, norm_epsilon, dcn_stages)
+    return _resnet(
+        *("resnet152", width, in_channels, norm, frozen_stages, norm_epsilon),
+        *(dcn_stages, output_stride),
+    )
 
 
 def resnext50_32x4d(
@@ -224,10 +237,12 @@ def resnext50_32x4d(
     frozen_stages: int = 0,
     norm_epsilon: float = 1e-5,
     dcn_stages: Sequence[int] = (),
+    output_stride: int = 32,
 ) -> Backbone:
     """ResNeXt-50 (Xie et al. 2017): as `resnet50` with 32 groups; any width keeps them."""
     return _resnet(
-        "resnext50_32x4d", width, in_channels, norm, frozen_stages, norm_epsilon, dcn_stages
+        *("resnext50_32x4d", width, in_channels, norm, frozen_stages, norm_epsilon),
+        *(dcn_stages, output_stride),
     )
 
 
@@ -238,10 +253,12 @@ def resnext101_32x4d(
     frozen_stages: int = 0,
     norm_epsilon: float = 1e-5,
     dcn_stages: Sequence[int] = (),
+    output_stride: int = 32,
 ) -> Backbone:
     """ResNeXt-101 (Xie et al. 2017): as `resnet101` with 32 groups; any width keeps them."""
     return _resnet(
-        "resnext101_32x4d", width, in_channels, norm, frozen_stages, norm_epsilon, dcn_stages
+        *("resnext101_32x4d", width, in_channels, norm, frozen_stages, norm_epsilon),
+        *(dcn_stages, output_stride),
     )
 
 
@@ -252,10 +269,12 @@ def resnext101_64x4d(
     frozen_stages: int = 0,
     norm_epsilon: float = 1e-5,
     dcn_stages: Sequence[int] = (),
+    output_stride: int = 32,
 ) -> Backbone:
     """ResNeXt-101 (Xie et al. 2017): as `resnet101` with 64 groups; any width keeps them."""
     return _resnet(
-        "resnext101_64x4d", width, in_channels, norm, frozen_stages, norm_epsilon, dcn_stages
+        *("resnext101_64x4d", width, in_channels, norm, frozen_stages, norm_epsilon),
+        *(dcn_stages, output_stride),
     )
 
 
@@ -267,9 +286,11 @@ def _resnet(
     frozen_stages: int,
     norm_epsilon: float,
     dcn_stages: Sequence[int],
+    output_stride: int = 32,
 ) -> Backbone:
     return Backbone(
         *(name, width, in_channels, norm, frozen_stages),
+        output_stride=output_stride,
         norm_epsilon=norm_epsilon,
         dcn_stages=dcn_stages,
     )

@@ -35,7 +35,13 @@ class Detector:
     kind: ClassVar[str] = ""
     _kinds: ClassVar[dict[str, type[Detector]]] = {}
     # Each is a module of this package, imported when a configuration asks for it.
-    KINDS: ClassVar[tuple[str, ...]] = ("cascade_rcnn", "faster_rcnn", "mask_rcnn", "retinanet")
+    KINDS: ClassVar[tuple[str, ...]] = (
+        "cascade_rcnn",
+        "faster_rcnn",
+        "mask_rcnn",
+        "retinanet",
+        "rfcn",
+    )
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)

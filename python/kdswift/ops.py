@@ -18,7 +18,7 @@ from .tensors import Tensor, apply, as_tensor, tensor
 
 __all__ = [
     *("batched_nms", "box_iou", "deform_conv2d", "generalized_box_iou", "nms"),
-    *("roi_align", "roi_pool"),
+    *("ps_roi_pool", "roi_align", "roi_pool"),
 ]
 
 Array = Any
@@ -101,6 +101,24 @@ def roi_pool(
     Arguments and result as for `roi_align`; corners are rounded to whole pixels.
     """
     return _regions("roi_pool", input, boxes, _grid("roi_pool", output_size, spatial_scale))
+
+
+def ps_roi_pool(
+    input: Array,
+    boxes: Array | Sequence[Array],
+    output_size: int | Sequence[int],
+    spatial_scale: float = 1.0,
+) -> Array:
+    """Means over the cells of a grid, each of maps of its own (Dai et al. 2016); differentiable.
+
+    Arguments as for `roi_align`; corners are rounded to whole pixels as in
+    ``torchvision.ops.ps_roi_pool``.
+
+    Returns:
+        (K, C / (height · width), height, width): cell (i, j) of channel c averages map channel
+        (c · height + i) · width + j.
+    """
+    return _regions("ps_roi_pool", input, boxes, _grid("ps_roi_pool", output_size, spatial_scale))
 
 
 def deform_conv2d(

@@ -122,8 +122,9 @@ def test_wrong_calls_are_named(changes, words):
 # Against torchvision
 
 
-@pytest.mark.parametrize("name", backbones.RESNETS)
+@pytest.mark.parametrize("name", [*backbones.RESNETS, "resnet50 dilated"])
 def test_features_equal_torchvision(name):
+    name, dilated = name.split()[0], " " in name
     torch = pytest.importorskip("torch")
     torchvision = pytest.importorskip("torchvision")
     torch.manual_seed(0)
@@ -132,7 +133,8 @@ def test_features_equal_torchvision(name):
         bottleneck = models.resnet.Bottleneck
         network = models.ResNet(bottleneck, [3, 4, 23, 3], groups=32, width_per_group=4).eval()
     else:
-        network = getattr(models, name)(weights=None).eval()
+        options = {"replace_stride_with_dilation": [False, False, True]} if dilated else {}
+        network = getattr(models, name)(weights=None, **options).eval()
     with torch.no_grad():
         for path, module in network.named_modules():
             if isinstance(module, torch.nn.BatchNorm2d):
@@ -142,7 +144,7 @@ def test_features_equal_torchvision(name):
                 module.bias.normal_(0, 0.1)
                 module.running_mean.normal_(0, 0.1)
                 module.running_var.uniform_(0.5, 1.5)
-    model = detector(name)
+    model = detector(kd.backbones.resnet50(output_stride=16) if dilated else name)
     state = {f"backbone.{key}": value for key, value in network.state_dict().items()}
     report = model.load_state_dict(state, strict=False)
     assert not [key for key in report.missing if key.startswith("backbone.")]

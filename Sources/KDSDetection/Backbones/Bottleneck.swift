@@ -11,10 +11,11 @@ final class Bottleneck: Module, UnaryLayer {
 
   /// - Parameters:
   ///   - inner: channels of the 3×3 convolution.
+  ///   - dilation: of the 3×3 convolution.
   ///   - deformable: the 3×3 convolution learns where to read.
   init(
-    _ inChannels: Int, inner: Int, _ outChannels: Int, stride: Int, style: ResidualStyle,
-    deformable: Bool = false, _ initializer: Initializer
+    _ inChannels: Int, inner: Int, _ outChannels: Int, stride: Int, dilation: Int = 1,
+    style: ResidualStyle, deformable: Bool = false, _ initializer: Initializer
   ) throws {
     first = style.pair("conv1", "bn1")
     second = style.pair("conv2", "bn2")
@@ -23,8 +24,8 @@ final class Bottleneck: Module, UnaryLayer {
     try register(
       first, inChannels, inner, kernel: 1, style: style, activation: .relu, initializer)
     try register(
-      second, inner, inner, kernel: 3, stride: stride, groups: style.groups, style: style,
-      activation: .relu, deformable: deformable, initializer)
+      second, inner, inner, kernel: 3, stride: stride, dilation: dilation, groups: style.groups,
+      style: style, activation: .relu, deformable: deformable, initializer)
     try register(
       third, inner, outChannels, kernel: 1, style: style, activation: .none,
       gain: style.lastGain, initializer)

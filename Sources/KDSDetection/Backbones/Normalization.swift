@@ -66,8 +66,9 @@ extension Module {
   ///   - deformable: the convolution learns where to read.
   func register(
     _ pair: ConvNorm, _ inChannels: Int, _ outChannels: Int, kernel: Int, stride: Int = 1,
-    groups: Int = 1, norm: Normalization, epsilon: Float = 1e-5, activation: Activation,
-    gain: Float = 2, fanOut: Bool = false, deformable: Bool = false, _ initializer: Initializer
+    dilation: Int = 1, groups: Int = 1, norm: Normalization, epsilon: Float = 1e-5,
+    activation: Activation, gain: Float = 2, fanOut: Bool = false, deformable: Bool = false,
+    _ initializer: Initializer
   ) throws {
     let layer = try norm.layer(outChannels, epsilon: epsilon, activation: activation)
     let fan = (fanOut ? outChannels : inChannels / groups) * kernel * kernel
@@ -83,8 +84,8 @@ extension Module {
       child(
         pair.convolution,
         try Conv2d(
-          inChannels, outChannels, kernel: kernel, stride: stride, groups: groups,
-          bias: layer == nil, activation: own, deviation: deviation, initializer))
+          inChannels, outChannels, kernel: kernel, stride: stride, dilation: dilation,
+          groups: groups, bias: layer == nil, activation: own, deviation: deviation, initializer))
     }
     if let layer, let name = pair.normalization { child(name, layer as Module) }
   }
@@ -92,14 +93,14 @@ extension Module {
   /// Registers a convolution of a residual network.
   func register(
     _ pair: ConvNorm, _ inChannels: Int, _ outChannels: Int, kernel: Int, stride: Int = 1,
-    groups: Int = 1, style: ResidualStyle, activation: Activation, gain: Float = 2,
-    deformable: Bool = false, _ initializer: Initializer
+    dilation: Int = 1, groups: Int = 1, style: ResidualStyle, activation: Activation,
+    gain: Float = 2, deformable: Bool = false, _ initializer: Initializer
   ) throws {
     // Without normalization the scale of the values decides, and inputs count.
     let fanOut = style.fanOut && style.norm != .none
     try register(
-      pair, inChannels, outChannels, kernel: kernel, stride: stride, groups: groups,
-      norm: style.norm, epsilon: style.epsilon, activation: activation, gain: gain,
+      pair, inChannels, outChannels, kernel: kernel, stride: stride, dilation: dilation,
+      groups: groups, norm: style.norm, epsilon: style.epsilon, activation: activation, gain: gain,
       fanOut: fanOut, deformable: deformable, initializer)
   }
 }

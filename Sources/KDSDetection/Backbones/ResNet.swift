@@ -55,6 +55,8 @@ struct ResNetPlan {
 /// ResNet (He et al. 2016) and ResNeXt (Xie et al. 2017) as torchvision builds them, with the names of
 /// its `state_dict`: `conv1`, `bn1`, `layer1.0.conv1`, … Features layer1 to layer4 at strides 4 to 32.
 ///
+/// `output_stride` 16 keeps layer4 at layer3's size and dilates its 3×3 convolutions instead, as R-FCN's
+/// backbone and torchvision's `replace_stride_with_dilation` do: all but the first block's by 2.
 /// `dcn_stages` makes the 3×3 convolutions of whole layers deformable (Zhu et al. 2019).
 final class ResNet: Backbone {
   private let stem: ConvNorm
@@ -64,11 +66,16 @@ final class ResNet: Backbone {
   ) throws {
     let name = configuration.name
     let norm = try Normalization(configuration.norm, of: name)
-    guard [0, 32].contains(configuration.output_stride) else {
+    let isDilated = configuration.output_stride == 16
+    guard [0, 32].contains(configuration.output_stride) || (isDilated && plan.bottleneck) else {
       throw KDSError.argument(
-        "\(name): output_stride \(configuration.output_stride) is not 32, the only one")
+        "\(name): output_stride \(configuration.output_stride) is not 32"
+          + (plan.bottleneck ? " or 16" : ", the only one"))
     }
     let deformable = Set(configuration.dcn_stages)
+    guard !(isDilated && deformable.contains(4)) else {
+      throw KDSError.argument("\(name): dcn_stages with 4 need output_stride 32")
+    }
     guard deformable.isSubset(of: 1...4), deformable.count == configuration.dcn_stages.count else {
       throw KDSError.argument(
         "\(name): dcn_stages \(configuration.dcn_stages) must be different numbers from 1 to 4")
@@ -82,7 +89,8 @@ final class ResNet: Backbone {
       configuration: configuration,
       descriptions: plan.depths.indices.map {
         FeatureDescription(
-          name: "layer\($0 + 1)", channels: plan.outputs($0, width: width), stride: 4 << $0)
+          name: "layer\($0 + 1)", channels: plan.outputs($0, width: width),
+          stride: isDilated ? min(4 << $0, 16) : 4 << $0)
       })
     var channels = scaledChannels(64, by: width)
     try register(
@@ -92,12 +100,14 @@ final class ResNet: Backbone {
       let layer = child("layer\(index + 1)", Sequential())
       let (inner, outputs) = (plan.inner(index, width: width), descriptions[index].channels)
       for block in 0..<depth {
-        let stride = block == 0 && index > 0 ? 2 : 1
+        let dilates = isDilated && index == 3
+        let stride = block == 0 && index > 0 && !dilates ? 2 : 1
         let deforms = deformable.contains(index + 1)
         layer.append(
           plan.bottleneck
             ? try Bottleneck(
-              channels, inner: inner, outputs, stride: stride, style: style, deformable: deforms,
+              channels, inner: inner, outputs, stride: stride,
+              dilation: dilates && block > 0 ? 2 : 1, style: style, deformable: deforms,
               initializer)
             : try BasicBlock(
               channels, outputs, stride: stride, style: style, deformable: deforms, initializer))

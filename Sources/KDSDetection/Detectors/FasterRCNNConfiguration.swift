@@ -1,6 +1,6 @@
 import KDSTensor
 
-/// Everything that rebuilds a Faster R-CNN, a Mask R-CNN or a Cascade R-CNN; the JSON that a model file carries.
+/// Everything that rebuilds a two-stage detector; the JSON that a model file carries.
 ///
 /// Defaults are the published ones (Ren et al. 2015 and the authors' end-to-end configuration); 0 or
 /// an empty list means "what fits the backbone".
@@ -33,6 +33,8 @@ public struct FasterRCNNConfiguration: DetectorConfiguration, Equatable {
   public var mask: MaskConfiguration?
   /// The stages of a Cascade R-CNN; nil for others.
   public var cascade: CascadeConfiguration?
+  /// The position-sensitive maps of an R-FCN; nil for others.
+  public var rfcn: RFCNConfiguration?
   /// Layers replaced by factorised ones; written by `kd.surgery`.
   public var surgery = ""
 
@@ -96,6 +98,9 @@ extension FasterRCNNConfiguration {
     }
     guard isCascade == (cascade != nil) else {
       throw KDSError.argument("cascade: \(detector) \(isCascade ? "needs" : "has no") stages")
+    }
+    guard (detector == "rfcn") == (rfcn != nil) else {
+      throw KDSError.argument("rfcn: \(detector) and this section do not go together")
     }
     try cascade?.check()
   }

@@ -32,14 +32,14 @@ public final class Conv2d: Module {
   /// Square kernel, "same" padding unless told.
   public convenience init(
     _ inChannels: Int, _ outChannels: Int, kernel: Int, stride: Int = 1, padding: Int? = nil,
-    groups: Int = 1, bias: Bool = true, activation: Activation = .none, deviation: Float? = nil,
-    _ initializer: Initializer
+    dilation: Int = 1, groups: Int = 1, bias: Bool = true, activation: Activation = .none,
+    deviation: Float? = nil, _ initializer: Initializer
   ) throws {
     try self.init(
       inChannels, outChannels, kernel: Size2(kernel),
       options: ConvolutionOptions(
-        stride: Size2(stride), padding: Padding(padding ?? kernel / 2), groups: groups,
-        activation: activation),
+        stride: Size2(stride), padding: Padding(padding ?? dilation * (kernel / 2)),
+        dilation: Size2(dilation), groups: groups, activation: activation),
       bias: bias, deviation: deviation, initializer)
   }
 

@@ -85,7 +85,7 @@ extension Tensor {
     }
   }
 
-  private func checkRoIs(_ name: String, _ rois: Tensor, _ grid: RoIGrid) throws {
+  func checkRoIs(_ name: String, _ rois: Tensor, _ grid: RoIGrid) throws {
     guard rank == 4, dtype == .float32, rois.rank == 2, rois.shape[1] == 5, rois.dtype == .float32
     else {
       throw KDSError.shape(

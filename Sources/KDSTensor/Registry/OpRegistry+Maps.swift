@@ -57,6 +57,12 @@ extension OpRegistry {
     OpEntry("roi_pool", 2...2, RegionOptions(), "RoI max pooling: (N, C, H, W), rois (R, 5)") {
       try $0[0].roiPool($0[1].plain(), grid: $1.grid("roi_pool", $0))
     },
+    OpEntry(
+      "ps_roi_pool", 2...2, RegionOptions(),
+      "position-sensitive RoI pooling: (N, C, H, W), rois (R, 5)"
+    ) {
+      try $0[0].psRoIPool($0[1].plain(), grid: $1.grid("ps_roi_pool", $0))
+    },
     OpEntry("interpolate", 1...1, InterpolateOptions(), "resized: mode nearest or bilinear") {
       let target = try size("interpolate", "size", $1.size)
       if $0[0].rank == 4 {
