@@ -73,6 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
     _doctor(commands)
     _evaluate(commands)
     _predict(commands)
+    _export(commands)
     _bench(commands)
     return parser
 
@@ -168,6 +169,28 @@ def _predict(commands: Any) -> None:
     p.add_argument("--max-detections", type=int, default=100, metavar="N")
     p.add_argument("--out", help="folder for pictures with boxes")
     p.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _export(commands: Any) -> None:
+    p = _command(
+        *(commands, "export", "write a model as an ONNX file"),
+        "kdswift export runs/student/best.safetensors student.onnx --image-size 480 640",
+    )
+    p.add_argument("model", help="a .safetensors file")
+    p.add_argument("out", help="the .onnx file")
+    p.add_argument(
+        "--image-size",
+        type=int,
+        nargs="+",
+        metavar="PX",
+        help="height and width of the images, or one side of a square (default: the model's)",
+    )
+    p.add_argument(
+        "--threshold", type=float, default=0.05, help="least score (default %(default)s)"
+    )
+    p.add_argument("--max-detections", type=int, default=100, metavar="N")
+    p.add_argument("--taps", nargs="+", default=[], metavar="NAME", help="further outputs")
+    p.add_argument("--no-check", action="store_true", help="do not run it beside the model")
 
 
 def _bench(commands: Any) -> None:

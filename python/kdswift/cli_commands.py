@@ -114,6 +114,20 @@ def predict(options: argparse.Namespace) -> None:
         print(json.dumps(results, indent=2))
 
 
+def export(options: argparse.Namespace) -> None:
+    """An ONNX file."""
+    size = options.image_size
+    if size is not None:
+        size = size[0] if len(size) == 1 else tuple(size)
+    model = load(options.model)
+    written = model.export_onnx(
+        *(options.out, size, options.threshold, options.max_detections),
+        taps=options.taps,
+        check=not options.no_check,
+    )
+    print(written)
+
+
 def bench(options: argparse.Namespace) -> None:
     """Time `predict` and a training step."""
     if options.model:

@@ -16,7 +16,7 @@ from ._numbers import check_count, check_fraction
 from .data.images import image_size as size_of
 from .data.images import to_uint8
 from .detections import Detections
-from .errors import ArgumentError
+from .errors import ArgumentError, KDSError
 from .tensors import Tensor
 from .weights import LoadReport, compare, read_weights, refuse
 
@@ -319,6 +319,41 @@ class Detector:
         from .modelfile import save
 
         save(self, path)
+
+    def export_onnx(
+        self,
+        path: str | os.PathLike,
+        image_size: Any = None,
+        score_threshold: float = 0.05,
+        max_detections: int = 100,
+        nms_threshold: float | None = None,
+        taps: Sequence[str] = (),
+        check: bool = True,
+    ) -> Any:
+        """Write an ONNX file that finds objects as `predict` does, for images of one size.
+
+        image_size : (height, width) of the images, or one number for a square; None: a square of
+            the short side.  Whoever runs the file resizes to it
+        score_threshold, max_detections, nms_threshold : as in `predict`, fixed in the file
+        taps : names of `taps` that become outputs too
+        check : run the file's graph beside `predict` on a made-up image first; needs onnxruntime
+
+        The input is ``image``, float32 (1, 3, H, W), RGB in [0, 1]. Outputs are ``boxes`` (N, 4)
+        xyxy in pixels of that image, ``scores`` (N), ``labels`` (N) int64, best first, and with
+        masks ``masks`` (N, S, S), probabilities inside each box: `kdswift.onnx_export.paste_masks`
+        draws them. Taps keep their names, for ``kd.Teacher.from_onnx(path, ["neck.p3"])``.
+
+        Returns what was written, with the largest differences that the check saw. Raises
+        ``KDSError`` when a package is missing or the check fails, ``ArgumentError`` naming the part
+        that cannot be exported; then no file is written.
+        """
+        try:
+            from .onnx_export import export
+        except ModuleNotFoundError as error:
+            raise KDSError(f"export_onnx needs {error.name}: pip install 'kdswift[onnx]'") from None
+        return export(
+            *(self, path, image_size, score_threshold, max_detections, nms_threshold, taps, check)
+        )
 
     def __repr__(self) -> str:
         backbone = self._engine.configuration().get("backbone", {})
