@@ -1,6 +1,8 @@
 /// A function of one number, applied to every element.
 public enum UnaryFunction: Equatable {
   case negate, exp, log, sqrt, abs, relu, sigmoid, tanh, square
+  /// x Φ(x), Φ being the standard normal distribution.
+  case gelu
   /// x + value
   case offset(Float)
   /// x * value
@@ -17,7 +19,7 @@ public enum UnaryFunction: Equatable {
   /// Whether f(0) = 0, so that zero padding stays zero.
   public var keepsZero: Bool {
     switch self {
-    case .negate, .sqrt, .abs, .relu, .tanh, .square: return true
+    case .negate, .sqrt, .abs, .relu, .tanh, .square, .gelu: return true
     case .scale(let value): return value.isFinite
     case .power(let exponent): return exponent > 0
     case .clamp(let low, let high): return low <= 0 && high >= 0
@@ -59,6 +61,7 @@ extension Kernels {
     case .sigmoid: mapElements(x, out, count) { fastSigmoid($0) }
     case .tanh: mapElements(x, out, count) { scalarTanh($0) }
     case .square: mapElements(x, out, count) { $0 * $0 }
+    case .gelu: mapElements(x, out, count) { scalarGELU($0) }
     case .offset(let value): mapElements(x, out, count) { $0 + value }
     case .scale(let value): mapElements(x, out, count) { $0 * value }
     case .reciprocal(let value): mapElements(x, out, count) { value / $0 }
@@ -127,6 +130,7 @@ extension Kernels {
     case .sigmoid: zipElements(g, y, out, count) { $0 * $1 * (1 - $1) }
     case .tanh: zipElements(g, y, out, count) { $0 * (1 - $1 * $1) }
     case .square: zipElements(g, x, out, count) { 2 * $0 * $1 }
+    case .gelu: zipElements(g, x, out, count) { $0 * scalarGELUSlope($1) }
     case .reciprocal(let value): zipElements(g, x, out, count) { -$0 * value / ($1 * $1) }
     case .power(let exponent):
       zipElements(g, x, out, count) { $0 * exponent * scalarPower($1, exponent - 1) }
@@ -141,7 +145,7 @@ extension UnaryFunction {
   /// Rough price of one evaluation, in additions.
   var cost: Int {
     switch self {
-    case .exp, .log, .sigmoid, .tanh: return 8
+    case .exp, .log, .sigmoid, .tanh, .gelu: return 8
     case .power: return 32
     default: return 1
     }
@@ -154,7 +158,7 @@ extension UnaryFunction {
     switch self {
     case .negate, .offset, .scale, .compare: return .nothing
     case .exp, .sqrt, .relu, .sigmoid, .tanh: return .output
-    case .log, .abs, .square, .reciprocal, .power, .clamp: return .input
+    case .log, .abs, .square, .gelu, .reciprocal, .power, .clamp: return .input
     }
   }
 }

@@ -54,6 +54,7 @@ _LAZY = {
     "evaluate": ".evaluation:evaluate",
     "exp": ".functional:exp",
     "gather": ".functional:gather",
+    "gelu": ".functional:gelu",
     "get_num_threads": ".runtime:get_num_threads",
     "interpolate": ".functional:interpolate",
     "layer_norm": ".functional:layer_norm",
@@ -66,6 +67,7 @@ _LAZY = {
     "max_pool2d": ".functional:max_pool2d",
     "maximum": ".functional:maximum",
     "mean": ".functional:mean",
+    "merge_patches": ".attention:merge_patches",
     "methods": ".methods",
     "minimum": ".functional:minimum",
     "no_grad": "._autograd:no_grad",
@@ -87,6 +89,7 @@ _LAZY = {
     "var": ".functional:var",
     "viz": ".viz",
     "where": ".functional:where",
+    "window_attention": ".attention:window_attention",
 }
 
 __all__ = ["ArgumentError", "FormatError", "KDSError", "ShapeError", "__version__", *_LAZY]

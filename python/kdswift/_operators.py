@@ -328,6 +328,10 @@ class Operators:
         """1 / (1 + e^-x)."""
         return self._unary("sigmoid")
 
+    def gelu(self) -> Tensor:
+        """x times the standard normal distribution of x, not approximated."""
+        return self._unary("gelu")
+
     def tanh(self) -> Tensor:
         """Hyperbolic tangent."""
         return self._unary("tanh")

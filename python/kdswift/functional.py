@@ -76,6 +76,11 @@ def sigmoid(x: Any) -> Tensor:
     return as_tensor(x, "sigmoid").sigmoid()
 
 
+def gelu(x: Any) -> Tensor:
+    """x times the standard normal distribution of x (`torch.nn.functional.gelu`, exact)."""
+    return as_tensor(x, "gelu").gelu()
+
+
 def tanh(x: Any) -> Tensor:
     """Hyperbolic tangent."""
     return as_tensor(x, "tanh").tanh()

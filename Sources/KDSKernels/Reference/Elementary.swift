@@ -9,3 +9,5 @@ func exponential(_ x: Double) -> Double { exp(x) }
 func logarithm(_ x: Double) -> Double { log(x) }
 
 func raised(_ x: Double, _ y: Double) -> Double { pow(x, y) }
+
+func complementaryError(_ x: Double) -> Double { erfc(x) }

@@ -40,6 +40,8 @@ extension Tensor {
   public func sigmoid() throws -> Tensor { try mapped("sigmoid", .sigmoid) }
   /// Hyperbolic tangent.
   public func tanh() throws -> Tensor { try mapped("tanh", .tanh) }
+  /// x Φ(x) with the standard normal distribution Φ (Hendrycks and Gimpel 2016), not approximated.
+  public func gelu() throws -> Tensor { try mapped("gelu", .gelu) }
   /// x²
   public func squared() throws -> Tensor { try mapped("square", .square) }
 

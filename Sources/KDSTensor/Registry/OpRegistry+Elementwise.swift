@@ -45,6 +45,7 @@ extension OpRegistry {
     OpEntry("relu", 1...1, "max(x, 0)") { try $0[0].relu() },
     OpEntry("sigmoid", 1...1, "1 / (1 + e^-x)") { try $0[0].sigmoid() },
     OpEntry("tanh", 1...1, "hyperbolic tangent") { try $0[0].tanh() },
+    OpEntry("gelu", 1...1, "x times the standard normal distribution of x") { try $0[0].gelu() },
     OpEntry("square", 1...1, "x * x") { try $0[0].squared() },
   ]
 

@@ -48,6 +48,12 @@ private struct LayerNormOptions: Codable {
   enum CodingKeys: String, CodingKey { case eps, biasOnly = "bias_only" }
 }
 
+private struct WindowAttentionOptions: Codable {
+  var heads = 1
+  var window = 7
+  var shift = 0
+}
+
 extension OpRegistry {
   /// Operations on feature maps.
   static let maps: [OpEntry] = [
@@ -82,6 +88,16 @@ extension OpRegistry {
       return try $0[0].layerNorm(
         weight: biasOnly ? nil : $0.optional(1), bias: biasOnly ? $0[1] : $0.optional(2),
         eps: $1.eps)
+    },
+    OpEntry(
+      "window_attention", 2...3, WindowAttentionOptions(),
+      "attention inside shifted windows: qkv (N, H, W, 3C), table of biases, what padding has"
+    ) {
+      try $0[0].windowAttention(
+        table: $0[1], padding: $0.optional(2), heads: $1.heads, window: $1.window, shift: $1.shift)
+    },
+    OpEntry("merge_patches", 1...1, "2 x 2 neighbours of (N, H, W, C) in one token of 4C") {
+      try $0[0].mergedPatches()
     },
   ]
 }
