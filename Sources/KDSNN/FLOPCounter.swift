@@ -13,7 +13,7 @@ public struct LayerCost {
   public var calls: Int
 }
 
-/// Counts the arithmetic of convolutions and linear layers while a forward pass runs.
+/// Counts the arithmetic of convolutions, linear layers and attention while a forward pass runs.
 ///
 /// Layers report themselves when a count is active; otherwise a report costs one comparison.
 public enum FLOPCounter {
@@ -65,6 +65,14 @@ public enum FLOPCounter {
   public static func reportLinear(_ layer: Module, weight: Tensor, input: Tensor, output: Tensor) {
     guard active else { return }
     report(layer, 2 * Double(output.count) * Double(weight.shape[1]), input, output)
+  }
+
+  /// Reports products between activations, such as those of attention, by their multiply-adds.
+  public static func reportProducts(
+    _ layer: Module, _ multiplyAdds: Int, input: Tensor, output: Tensor
+  ) {
+    guard active else { return }
+    report(layer, 2 * Double(multiplyAdds), input, output)
   }
 
   private static func report(_ layer: Module, _ flops: Double, _ input: Tensor, _ output: Tensor) {

@@ -145,13 +145,24 @@ public func kds_detector_load(
       let target = (model.namedParameters() + model.namedBuffers()).first(where: { $0.name == name }
       )
     else { throw KDSError.argument("load: the model has no parameter or buffer \"\(name)\"") }
-    guard target.tensor.shape == value.shape, value.dtype == .float32 else {
+    guard target.tensor.shape == value.shape, value.dtype == target.tensor.dtype else {
       throw KDSError.shape(
-        "load: \(name) is \(target.tensor.shape) float32, the value \(value.shape) \(value.dtype)")
+        "load: \(name) is \(target.tensor.shape) \(target.tensor.dtype), the value \(value.shape) "
+          + "\(value.dtype)")
     }
+    if value.dtype == .int64 { return try checkConstant(name, target.tensor, value) }
     let source = try Tape.withoutGrad { try value.detached().plain() }
     target.tensor.floats.update(from: source.floats, count: source.count)
     target.tensor.markChanged()
+  }
+}
+
+/// Whole numbers follow from a model's structure, and files may only repeat them.
+private func checkConstant(_ name: String, _ own: Tensor, _ value: Tensor) throws {
+  for index in 0..<own.count where own.integers[index] != value.integers[index] {
+    throw KDSError.argument(
+      "load: \(name) is fixed by the model and has \(own.integers[index]) at \(index), the value "
+        + "\(value.integers[index])")
   }
 }
 

@@ -115,7 +115,9 @@ private func copyState(from: any Detector, to: any Detector) throws {
   let target = Dictionary(
     (to.namedParameters() + to.namedBuffers()).map { ($0.name, $0.tensor) },
     uniquingKeysWith: { first, _ in first })
-  for (name, tensor) in from.namedParameters() + from.namedBuffers() {
+  // Whole numbers follow from the structure: the copy has them.
+  for (name, tensor) in from.namedParameters() + from.namedBuffers()
+  where tensor.dtype == .float32 {
     guard let other = target[name], other.shape == tensor.shape else {
       throw KDSError.runtime("surgery: the copy has no \"\(name)\" of shape \(tensor.shape)")
     }

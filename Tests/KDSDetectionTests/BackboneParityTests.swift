@@ -31,8 +31,8 @@ private struct Fixture: Codable {
   var cases: [Case]
 }
 
-/// Backbones against PyTorch and torchvision: `tools/fixtures/generate_backbones.py` and
-/// `generate_resnets.py`.
+/// Backbones against PyTorch and torchvision: `tools/fixtures/generate_backbones.py`,
+/// `generate_resnets.py` and `generate_swins.py`.
 @Suite struct BackboneParityTests {
   @Test(arguments: 0..<6)
   func featuresAndGradientsEqualPyTorch(index: Int) throws {
@@ -46,7 +46,16 @@ private struct Fixture: Codable {
     try compareCase("resnets.json", index, tolerance)
   }
 
-  private func compareCase(_ file: String, _ index: Int, _ tolerance: Double = 2e-4) throws {
+  /// Fourteen blocks with a softmax each, in single precision.
+  @Test(arguments: 0..<2)
+  func swinTransformersEqualTorchvision(index: Int) throws {
+    try compareCase("swins.json", index, 1e-4, everyFeature: true)
+  }
+
+  /// The gradients are those of the last feature, or of the sum over every one, times a pattern.
+  private func compareCase(
+    _ file: String, _ index: Int, _ tolerance: Double = 2e-4, everyFeature: Bool = false
+  ) throws {
     let expected = try fixture(file).cases[index]
     let configuration = try StrictJSON.decode(
       expected.configuration, defaults: BackboneConfiguration(), what: "fixture")
@@ -56,8 +65,16 @@ private struct Fixture: Codable {
 
     let images = try pattern(expected.input, key: 1000, scale: 2)
     let features = try backbone.features(images)
-    let last = features.last!.tensor
-    try Tape.backward(from: last, seed: pattern(last.shape, key: 2000))
+    if everyFeature {
+      let parts = try features.enumerated().map { place, feature in
+        try feature.tensor.multiplied(by: pattern(feature.tensor.shape, key: UInt64(2000 + place)))
+          .summed()
+      }
+      try Tape.backward(from: parts.dropFirst().reduce(parts[0]) { try $0.adding($1) })
+    } else {
+      let last = features.last!.tensor
+      try Tape.backward(from: last, seed: pattern(last.shape, key: 2000))
+    }
 
     #expect(features.map(\.name) == expected.features.map(\.name))
     for (feature, wanted) in zip(features, expected.features) {
@@ -68,7 +85,7 @@ private struct Fixture: Codable {
     for wanted in expected.gradients {
       try compare(#require(parameters[wanted.name]?.gradient, "\(wanted.name)"), wanted, tolerance)
     }
-    let buffers = Dictionary(uniqueKeysWithValues: backbone.namedBuffers())
+    let buffers = Dictionary(uniqueKeysWithValues: floatBuffers(backbone))
     #expect(Set(buffers.keys) == Set(expected.buffers.map(\.name)))
     for wanted in expected.buffers {
       try compare(buffers[wanted.name]!, wanted, tolerance)
@@ -93,7 +110,8 @@ private struct Fixture: Codable {
   }
 
   private func fill(_ backbone: Backbone, _ rules: [Rule]) throws {
-    let all = Dictionary(uniqueKeysWithValues: backbone.namedParameters() + backbone.namedBuffers())
+    let all = Dictionary(
+      uniqueKeysWithValues: backbone.namedParameters() + floatBuffers(backbone))
     #expect(Set(all.keys) == Set(rules.map(\.name)))
     for rule in rules {
       let target = try #require(all[rule.name])
@@ -101,6 +119,11 @@ private struct Fixture: Codable {
       target.floats.update(from: values.floats, count: target.count)
       target.markChanged()
     }
+  }
+
+  /// Buffers of whole numbers are constants.
+  private func floatBuffers(_ backbone: Backbone) -> [(name: String, tensor: Tensor)] {
+    backbone.namedBuffers().filter { $0.tensor.dtype == .float32 }
   }
 
   private func fixture(_ file: String) throws -> Fixture {

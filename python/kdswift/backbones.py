@@ -3,10 +3,17 @@
 kd.FasterRCNN(kd.backbones.alexnet(width=0.5), num_classes=21)
 kd.FasterRCNN("vgg16", num_classes=21)                      # the same as backbones.vgg16()
 kd.FasterRCNN(kd.backbones.resnet50(norm="frozen_batch", frozen_stages=-1), num_classes=91)
+kd.MaskRCNN(kd.backbones.swin_t(drop_path=0.2), num_classes=81)
 
 The ResNets are torchvision's: the same names and shapes of all weights, the stride of a bottleneck
 on its 3x3 convolution. Their stages for `frozen_stages` are the stem and layer1 to layer4; -1
 freezes two.
+
+So are the Swin Transformers, with taps stage1 to stage4 (torchvision's features.1, .3, .5 and .7).
+Behind every stage stands a layer normalization, norm0 to norm3, as in MMDetection's detectors; when
+the weights of torchvision's classifier are loaded with `strict=False`, these four are missing, and
+`norm` and `head` are unexpected; with ``output_norm=False`` nothing is missing. Their stages for
+`frozen_stages` are the embedding of patches and stage1 to stage4; -1 freezes none, as MMDetection.
 """
 
 from __future__ import annotations
@@ -25,18 +32,24 @@ class Backbone:
     """What a backbone is made from; it holds no weights.
 
     name : one of `NAMES`
-    width : factor on every channel count, rounded to multiples of 8 (at least 8)
+    width : factor on every channel count, rounded to multiples of 8 (at least 8); of a Swin
+        Transformer on its heads, of 32 channels each (3 in stage1 at width 1, at least one)
     in_channels : channels of the images
-    norm : "batch", "frozen_batch", "group" or None; AlexNet and VGG have none
+    norm : "batch", "frozen_batch", "group" or None; AlexNet and VGG have none, and the Swin
+        Transformers have layer normalization: they take the default alone
     frozen_stages : stages from the input whose weights stay; -1 takes the published choice
     caffe_rounding : sizes of pooled maps are rounded up, as the published AlexNet, VGG_CNN_M and
         VGG16 detectors have it
     padded : AlexNet's first convolution and pools are padded, as in the published detector
     output_stride : pixels per step of the last map; 0 takes the backbone's own (resnet_small has 8,
-        and may have 4 or 16; AlexNet and VGG have 16; the other ResNets 32, those of
-        bottlenecks also 16, with layer4 dilated)
+        and may have 4 or 16; AlexNet and VGG have 16; the others 32, ResNets of bottlenecks also
+        16, with layer4 dilated)
     norm_epsilon : added to the variances; old checkpoints of torchvision's detectors need 0
     dcn_stages : layers of a ResNet or ResNeXt, 1 to 4, whose 3x3 convolutions are deformable
+    output_norm : layer normalization behind every stage of a Swin Transformer, for detectors
+    drop_path : probability that a training step leaves out the branches of a Swin Transformer's
+        last block, falling to 0 at the first (stochastic depth; published: 0.2 for swin_t, 0.3 for
+        swin_s). The step's seed draws it
     """
 
     name: str
@@ -49,6 +62,8 @@ class Backbone:
     output_stride: int = 0
     norm_epsilon: float = 1e-5
     dcn_stages: tuple[int, ...] = ()
+    output_norm: bool = True
+    drop_path: float = 0.0
 
     def __post_init__(self) -> None:
         where = f"backbones.{self.name}"
@@ -73,6 +88,20 @@ class Backbone:
         object.__setattr__(self, "dcn_stages", _stages(self.dcn_stages, where))
         if self.dcn_stages and self.name not in RESNETS:
             raise ArgumentError(f"{where}: dcn_stages are for {', '.join(RESNETS)}")
+        self._check_swin(where)
+
+    def _check_swin(self, where: str) -> None:
+        if not (isinstance(self.drop_path, (int, float)) and 0 <= self.drop_path < 1):
+            raise ArgumentError(
+                f"{where}: drop_path is {self.drop_path!r}, expected at least 0 and below 1"
+            )
+        if self.name in SWINS and self.norm != "batch":
+            raise ArgumentError(
+                f"{where}: norm is {self.norm!r}, but a Swin Transformer has layer normalization "
+                "only; leave norm out"
+            )
+        if self.drop_path and self.name not in SWINS:
+            raise ArgumentError(f"{where}: drop_path is for {', '.join(SWINS)}")
 
     def to_dict(self) -> dict[str, Any]:
         """The engine's configuration."""
@@ -87,6 +116,8 @@ class Backbone:
             "output_stride": int(self.output_stride),
             "norm_epsilon": float(self.norm_epsilon),
             "dcn_stages": list(self.dcn_stages),
+            "output_norm": bool(self.output_norm),
+            "drop_path": float(self.drop_path),
         }
 
 
@@ -108,7 +139,8 @@ RESNETS = (
     *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
     *("resnext50_32x4d", "resnext101_32x4d", "resnext101_64x4d"),
 )
-NAMES = ("alexnet", "vgg_m", "vgg16", "resnet_small", *RESNETS)
+SWINS = ("swin_t", "swin_s")
+NAMES = ("alexnet", "vgg_m", "vgg16", "resnet_small", *RESNETS, *SWINS)
 
 
 def alexnet(
@@ -293,6 +325,44 @@ def _resnet(
         output_stride=output_stride,
         norm_epsilon=norm_epsilon,
         dcn_stages=dcn_stages,
+    )
+
+
+def swin_t(
+    width: float = 1.0,
+    in_channels: int = 3,
+    frozen_stages: int = 0,
+    output_norm: bool = True,
+    drop_path: float = 0.0,
+) -> Backbone:
+    """Swin-T (Liu et al. 2021): 2, 2, 6 and 2 blocks, stage1 to stage4 with 96 to 768 channels."""
+    return _swin("swin_t", width, in_channels, frozen_stages, output_norm, drop_path)
+
+
+def swin_s(
+    width: float = 1.0,
+    in_channels: int = 3,
+    frozen_stages: int = 0,
+    output_norm: bool = True,
+    drop_path: float = 0.0,
+) -> Backbone:
+    """Swin-S (Liu et al. 2021): as `swin_t` with 18 blocks in stage3."""
+    return _swin("swin_s", width, in_channels, frozen_stages, output_norm, drop_path)
+
+
+def _swin(
+    name: str,
+    width: float,
+    in_channels: int,
+    frozen_stages: int,
+    output_norm: bool,
+    drop_path: float,
+) -> Backbone:
+    return Backbone(
+        *(name, width, in_channels),
+        frozen_stages=frozen_stages,
+        output_norm=output_norm,
+        drop_path=drop_path,
     )
 
 

@@ -34,7 +34,8 @@ int32_t kds_detector_configuration(kds_detector detector, int64_t capacity, int6
 int32_t kds_detector_state(kds_detector detector, kds_tensor_map *out_map);
 /// Number of entries of the state that are parameters; they come first. @since 0.1
 int32_t kds_detector_parameter_count(kds_detector detector, int64_t *out_count);
-/// Copies values into a parameter or buffer. The shapes must be equal. @since 0.1
+/// Copies values into a parameter or buffer of their shape and type; whole numbers must be those it has.
+/// @since 0.1
 int32_t kds_detector_load(kds_detector detector, const char *name, kds_tensor value);
 /// Training (1) or evaluation (0): batch normalization and dropout. @since 0.1
 int32_t kds_detector_set_training(kds_detector detector, int32_t training);

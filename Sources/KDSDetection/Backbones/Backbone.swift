@@ -34,10 +34,12 @@ public struct FeatureDescription: Equatable {
 public struct BackboneConfiguration: Codable, Equatable {
   /// One of `backboneNames`: "resnet_small", "alexnet", "vgg_m", "vgg16", "resnet50", …
   public var name = "resnet_small"
-  /// Factor on every channel count; counts are rounded to multiples of 8, at least 8.
+  /// Factor on every channel count; counts are rounded to multiples of 8, at least 8. Of a Swin
+  /// Transformer it scales the heads, of 32 channels each: 3 in the first stage at width 1.
   public var width = 1.0
   public var in_channels = 3
-  /// "batch", "frozen_batch", "group" or "none"; ignored by AlexNet and VGG, which have none.
+  /// "batch", "frozen_batch", "group" or "none"; ignored by AlexNet and VGG, which have none. The Swin
+  /// Transformers have layer normalization and take the default only.
   public var norm = "batch"
   /// Added to the variances under the root; old checkpoints of torchvision's detectors need 0.
   public var norm_epsilon = 1e-5
@@ -48,10 +50,16 @@ public struct BackboneConfiguration: Codable, Equatable {
   /// Padding of AlexNet's conv1 (5) and pools (1) as in the published detector; others ignore it.
   public var padded = true
   /// Stride of the last feature, 0 for the backbone's own: 8 for resnet_small (which takes 4, 8 or 16),
-  /// 32 for the other ResNets, 16 for AlexNet and VGG.
+  /// 32 for the other ResNets and the Swin Transformers, 16 for AlexNet and VGG.
   public var output_stride = 0
   /// Layers of a ResNet, 1 to 4, whose 3×3 convolutions are deformable.
   public var dcn_stages: [Int] = []
+  /// Whether each stage of a Swin Transformer has a layer normalization behind it (`norm0`, …), as in
+  /// detectors; others ignore it.
+  public var output_norm = true
+  /// Probability that a training step leaves out the branches of a Swin Transformer's last block; it
+  /// falls to 0 at the first. Published: 0.2 for swin_t, 0.3 for swin_s.
+  public var drop_path = 0.0
 
   public init() {}
 }
@@ -105,6 +113,12 @@ open class Backbone: Module {
 
   /// Dotted names of the layers of each stage, from the input.
   open var stages: [[String]] { [] }
+
+  /// Draws what a training step leaves out of the network; nil leaves all in. Most have nothing to draw.
+  open var stepSeed: UInt64? {
+    get { nil }
+    set {}
+  }
 
   /// Height and width of every feature for an input of this size; 0 where the input is too small.
   open func mapSizes(_ input: Size2) -> [Size2] { [] }

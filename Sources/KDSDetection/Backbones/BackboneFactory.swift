@@ -2,7 +2,8 @@ import KDSNN
 import KDSTensor
 
 /// The names that `makeBackbone` knows.
-public let backboneNames = ["resnet_small", "alexnet", "vgg_m", "vgg16"] + ResNetPlan.names
+public let backboneNames =
+  ["resnet_small", "alexnet", "vgg_m", "vgg16"] + ResNetPlan.names + SwinPlan.names
 
 /// Builds a backbone with fresh weights.
 ///
@@ -20,6 +21,8 @@ public func makeBackbone(
   case "vgg16": backbone = try ChainBackbone(configuration, .vgg16(), initializer)
   case let name where ResNetPlan(name) != nil:
     backbone = try ResNet(configuration, ResNetPlan(name)!, initializer)
+  case let name where SwinPlan(name) != nil:
+    backbone = try SwinTransformer(configuration, SwinPlan(name)!, initializer)
   default:
     let known = backboneNames.map { "\"\($0)\"" }.joined(separator: ", ")
     throw KDSError.argument("backbone: \"\(configuration.name)\" is not one of \(known)")
@@ -43,5 +46,12 @@ private func checkSizes(_ configuration: BackboneConfiguration) throws {
   guard configuration.dcn_stages.isEmpty || ResNetPlan(name) != nil else {
     throw KDSError.argument(
       "\(name): dcn_stages are for \(ResNetPlan.names.joined(separator: ", "))")
+  }
+  guard configuration.drop_path >= 0, configuration.drop_path < 1 else {
+    throw KDSError.argument(
+      "\(name): drop_path \(configuration.drop_path) must be at least 0 and below 1")
+  }
+  guard configuration.drop_path == 0 || SwinPlan(name) != nil else {
+    throw KDSError.argument("\(name): drop_path is for \(SwinPlan.names.joined(separator: ", "))")
   }
 }

@@ -83,7 +83,7 @@ public final class CascadeRCNN: Module, TwoStageDetector {
 
   public func trainingPass(_ batch: PreparedBatch, seed: UInt64) throws -> any TrainingPass {
     try configuration.checkLabels(batch)
-    let pass = try dense(batch)
+    let pass = try source.drawing(from: seed) { try dense(batch) }
     let levels = pass.maps.levels.map(\.tensor)
     var losses = try proposalLosses(
       proposals.sample(pass.rpnOutput, batch: batch, seed: seed))

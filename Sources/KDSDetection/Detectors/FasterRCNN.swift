@@ -73,7 +73,7 @@ public final class FasterRCNN: Module, TwoStageDetector {
   /// `trainingPass` with its own type.
   public func training(_ batch: PreparedBatch, seed: UInt64) throws -> FasterRCNNTrainingPass {
     try configuration.checkLabels(batch)
-    let pass = try dense(batch)
+    let pass = try source.drawing(from: seed) { try dense(batch) }
     let output = pass.rpnOutput
     let rpn = try proposals.sample(output, batch: batch, seed: seed)
     let boxes = try proposals.proposals(

@@ -85,10 +85,10 @@ public final class RetinaNet: Module, Detector {
   }
 
   public func trainingPass(_ batch: PreparedBatch, seed: UInt64) throws -> any TrainingPass {
-    try training(batch)
+    try source.drawing(from: seed) { try training(batch) }
   }
 
-  /// `trainingPass` with its own type; nothing is drawn, so it needs no seed.
+  /// `trainingPass` with its own type; nothing of its own is drawn, so it needs no seed.
   public func training(_ batch: PreparedBatch) throws -> RetinaNetPass {
     try configuration.checkLabels(batch)
     var pass = try dense(batch)

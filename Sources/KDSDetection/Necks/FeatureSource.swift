@@ -29,6 +29,15 @@ public protocol FeatureSource: Module {
   func maps(_ images: Tensor) throws -> FeatureMaps
 }
 
+extension FeatureSource {
+  /// Runs `body` while the backbone draws from `seed` what a training step leaves out.
+  func drawing<Result>(from seed: UInt64, _ body: () throws -> Result) rethrows -> Result {
+    self.body.stepSeed = seed
+    defer { self.body.stepSeed = nil }
+    return try body()
+  }
+}
+
 /// A backbone alone feeds its last map to the heads (Ren et al. 2015).
 extension Backbone: FeatureSource {
   public var body: Backbone { self }

@@ -146,6 +146,7 @@ public enum RandomStream {
     2 << 40 | UInt64(stage) << 32 | UInt64(image)
   }
   public static func dropout(layer: Int) -> UInt64 { 3 << 40 | UInt64(layer) }
+  public static func dropPath(branch: Int) -> UInt64 { 5 << 40 | UInt64(branch) }
   /// Initial weights of connectors; the student's own weights use streams from 0.
   public static let connectors: UInt64 = 4 << 40
 }

@@ -153,7 +153,7 @@ public final class Trainer {
   // MARK: - Running statistics
 
   private func saveStatistics() {
-    statistics = student.namedBuffers().map {
+    statistics = student.namedBuffers().filter { $0.tensor.dtype == .float32 }.map {
       ($0.tensor, Array(UnsafeBufferPointer(start: $0.tensor.floats, count: $0.tensor.count)))
     }
   }
