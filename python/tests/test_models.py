@@ -25,8 +25,9 @@ def test_defaults_are_the_published_ones():
 
 @pytest.mark.parametrize("name", backbones.NAMES)
 def test_every_backbone_builds_and_runs(name):
+    norm = {} if name in backbones.SWINS else {"norm": None}
     model = kd.FasterRCNN(
-        backbones.as_backbone({"name": name, "width": 0.125, "norm": None}),
+        backbones.as_backbone({"name": name, "width": 0.125, **norm}),
         *(3, None, kd.Anchors((32,), (1,)), (64, 64)),
         roi={"hidden": [16], "pool_size": 3, "dropout": 0},
         seed=0,

@@ -58,7 +58,7 @@ public final class RFCN: Module, TwoStageDetector {
 
   public func trainingPass(_ batch: PreparedBatch, seed: UInt64) throws -> any TrainingPass {
     try configuration.checkLabels(batch)
-    let pass = try dense(batch)
+    let pass = try source.drawing(from: seed) { try dense(batch) }
     let rpn = try proposals.sample(pass.rpnOutput, batch: batch, seed: seed)
     let boxes = try proposals.proposals(
       pass.rpnOutput, sizes: batch.sizes, input: batch.inputSize, training: true)
