@@ -31,10 +31,10 @@ def single(backbone, **options):
     )
 
 
-def pyramid(kind, norm="batch", **options):
+def pyramid(kind, backbone=None, **options):
     """A detector of two stages on a pyramid."""
     return kind(
-        *(BACKBONES.resnet18(width=0.25, norm=norm), len(CLASSES)),
+        *(backbone or BACKBONES.resnet18(width=0.25), len(CLASSES)),
         neck=options.pop("neck", kd.FPN(32)),
         image_size=(SIZE, SIZE),
         anchors=PYRAMID,
@@ -57,7 +57,6 @@ def retinanet(neck, **options):
     )
 
 
-GROUPS = {"norm": "group", "neck": kd.FPN(32, norm="group")}
 MASK = {"convs": [16, 16], "channels": 16}
 CASES = {
     "faster_rcnn": lambda: single("resnet_small"),
@@ -74,9 +73,19 @@ CASES = {
     "tucker": lambda: kd.surgery.tucker(single("resnet_small"), flops=0.5)[0],
     "faster_rcnn fpn": lambda: pyramid(kd.FasterRCNN),
     "convolutions in the head": lambda: pyramid(
-        kd.FasterRCNN, roi={"convs": [16, 16], "norm": "group"}, rpn={"convs": 2}, **GROUPS
+        *(kd.FasterRCNN, BACKBONES.resnet18(width=0.25, norm="group")),
+        neck=kd.FPN(32, norm="group"),
+        roi={"convs": [16, 16], "norm": "group"},
+        rpn={"convs": 2},
     ),
     "mask_rcnn": lambda: pyramid(kd.MaskRCNN, mask=MASK),
+    "swin": lambda: pyramid(kd.MaskRCNN, BACKBONES.swin_t(width=0.34), mask=MASK),
+    "swin without norms": lambda: pyramid(
+        kd.FasterRCNN, BACKBONES.swin_t(width=0.34, output_norm=False)
+    ),
+    "swin tucker": lambda: kd.surgery.tucker(
+        pyramid(kd.FasterRCNN, BACKBONES.swin_t(width=0.34)), flops=0.6
+    )[0],
     "mask_rcnn on one map": lambda: kd.MaskRCNN(
         *("resnet_small", len(CLASSES)), neck=None, image_size=(SIZE, SIZE), anchors=ANCHORS,
         seed=3, rpn=RPN, roi=SLIM, mask={**MASK, "norm": "batch"},

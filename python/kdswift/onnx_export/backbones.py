@@ -10,6 +10,7 @@ from ..errors import ArgumentError
 from .chains import chain
 from .graph import Graph, Map
 from .layers import Norm, activated, convolution, max_pool
+from .swin import swin
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ def backbone(graph: Graph, image: Map, options: Mapping[str, Any], prefix: str) 
         raise ArgumentError("export_onnx: deformable convolutions (dcn_stages) cannot be exported")
     if name in ("alexnet", "vgg_m", "vgg16"):
         return [Level(*found) for found in chain(graph, image, options, prefix)]
+    if name.startswith("swin"):
+        return [Level(*found) for found in swin(graph, image, options, prefix)]
     if name == "resnet_small":
         wanted = options.get("output_stride") or 8
         x = _pair(graph, image, prefix, "conv1", "bn1", Norm.of(options), stride=2, relu=True)
