@@ -1,6 +1,10 @@
 /// What tokens of unlike regions add to their scores: e^-100 is 0 beside anything.
 let maskedScore: Float = -100
 
+/// Less than the largest score by this, and a token's share (1e-20) cannot show. Beyond e^-87 numbers are
+/// subnormal, and so are products with a little more: they take a hundred times longer.
+private let negligible: Float = -46
+
 /// The scratch memory of one thread, and what one window and head needs in it.
 struct WindowScratch {
   let shape: WindowGeometry
@@ -84,7 +88,13 @@ struct WindowScratch {
       } else {
         for i in 0..<across { row[i] += added[i] }
       }
-      inverses[token] = 1 / exponentials(row, row, across).total
+      let peak = largest(row, across)
+      for i in 0..<across {
+        let score = row[i] - peak
+        let power = fastExp(score < negligible ? negligible : score)
+        row[i] = score < negligible ? 0 : power
+      }
+      inverses[token] = 1 / sum(row, across)
     }
   }
 }

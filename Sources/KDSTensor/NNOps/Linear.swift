@@ -19,8 +19,9 @@ extension Tensor {
     let (rows, inputs, outputs) = (shape[0], shape[1], weight.shape[0])
     let result = try Tensor(uninitialized: [rows, outputs])
     if let bias {
-      for row in 0..<rows {
-        (result.floats + row * outputs).update(from: bias.floats, count: outputs)
+      let (target, values) = (result.floats, bias.floats)
+      parallelFor(count: rows, grain: max(1, Kernels.elementwiseGrain / outputs)) { range in
+        for row in range { (target + row * outputs).update(from: values, count: outputs) }
       }
     }
     gemm(
