@@ -70,8 +70,8 @@ struct WindowScratch {
     }
   }
 
-  /// Scores of every query and key, then e to their power less the row's largest; returns nothing but
-  /// `scores` unnormalized and the inverse of each row's sum in `inverses`.
+  /// e to the power of every query's scores, less its largest one, into `scores`; the inverse of each
+  /// query's sum into `inverses`.
   @inline(__always)
   func exponentiate(
     bias: UnsafePointer<Float>, masked: Bool, inverses: UnsafeMutablePointer<Float>
@@ -81,21 +81,53 @@ struct WindowScratch {
       rows: shape.tileRows, columns: across, inner: shape.depth, aRow: shape.vectorDepth,
       aInner: 1, bRow: across, cRow: across)(q, keysAcross, scores)
     for token in 0..<shape.tokens {
-      let (row, added) = (scores + token &* across, bias + token &* across)
-      if masked {
-        let own = regions[token]
-        for i in 0..<across { row[i] += added[i] + (regions[i] == own ? 0 : maskedScore) }
-      } else {
-        for i in 0..<across { row[i] += added[i] }
-      }
-      let peak = largest(row, across)
+      let row = scores + token &* across
+      let peak = addBias(row, bias + token &* across, masked ? regions[token] : nil)
       for i in 0..<across {
         let score = row[i] - peak
         let power = fastExp(score < negligible ? negligible : score)
         row[i] = score < negligible ? 0 : power
       }
-      inverses[token] = 1 / sum(row, across)
+      inverses[token] = 1 / total(row)
     }
+  }
+
+  /// Adds its biases to a row of scores, and the mask for a token of the region `own`; returns the largest.
+  @inline(__always)
+  private func addBias(
+    _ row: UnsafeMutablePointer<Float>, _ added: UnsafePointer<Float>, _ own: Float?
+  ) -> Float {
+    var peaks = SIMD16<Float>(repeating: -.infinity)
+    var i = 0
+    while i < shape.vectorTokens {
+      var score = load16(row + i) + load16(added + i)
+      if let own {
+        let others = load16(regions + i) .!= SIMD16<Float>(repeating: own)
+        score = score.replacing(with: score + maskedScore, where: others)
+      }
+      store16(score, row + i)
+      peaks = maximum(peaks, score)
+      i &+= 16
+    }
+    let eight = peaks.lowHalf.replacing(
+      with: peaks.highHalf, where: peaks.highHalf .> peaks.lowHalf)
+    let four = eight.lowHalf.replacing(
+      with: eight.highHalf, where: eight.highHalf .> eight.lowHalf)
+    return max(max(four[0], four[1]), max(four[2], four[3]))
+  }
+
+  /// The sum of a row.
+  @inline(__always)
+  private func total(_ row: UnsafePointer<Float>) -> Float {
+    var lanes = load16(row)
+    var i = 16
+    while i < shape.vectorTokens {
+      lanes += load16(row + i)
+      i &+= 16
+    }
+    let eight = lanes.lowHalf + lanes.highHalf
+    let four = eight.lowHalf + eight.highHalf
+    return (four[0] + four[1]) + (four[2] + four[3])
   }
 }
 
