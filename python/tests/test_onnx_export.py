@@ -175,6 +175,26 @@ def test_other_sizes_are_padded_inside(tmp_path):
         run(tmp_path / "m.onnx", np.zeros((1, 3, 48, 48), np.float32))
 
 
+def test_large_regions_read_coarse_levels(tmp_path):
+    """Regions leave the finest level from sides of 112 on, and the next one from 224 on."""
+    model = kd.MaskRCNN(
+        *(BACKBONES.resnet_small(width=0.25, output_stride=16), len(CLASSES), kd.FPN(16)),
+        image_size=(320, 320),
+        anchors=kd.Anchors((270, 90, 150, 300), (0.5, 1, 2)),
+        seed=3,
+        rpn={"post_nms_test": 300},
+        roi=SLIM,
+        mask=MASK,
+    )
+    options = {"score_threshold": 0.01, "max_detections": 200}
+    lively(model).export_onnx(tmp_path / "m.onnx", **options)
+    image = kd.data.DigitScenes("train", 1, 320)[0][0]
+    ours = model.predict(image, **options)[0]
+    sides = np.sqrt(np.prod(ours.boxes[:, 2:] - ours.boxes[:, :2], axis=1))
+    assert (sides < 112).any() and (sides > 113).any() and (sides > 225).any()
+    assert_same(ours, run(tmp_path / "m.onnx", pixels(image)), (320, 320))
+
+
 def test_options_are_those_of_predict(tmp_path):
     model = lively(CASES["faster_rcnn fpn"]())
     options = {"score_threshold": 0.3, "max_detections": 7, "nms_threshold": 0.2}
