@@ -1,6 +1,6 @@
 """A distillation step of full detectors beside PyTorch: teacher, student, feature terms, update.
 
-    python benchmarks/distill.py --cases retinanet,faster_rcnn --json benchmarks/results/NAME.json
+    python benchmarks/distill.py --json benchmarks/results/NAME.json
 
 Teacher on resnet50, student on resnet18, both with a pyramid; every contestant has the same
 images, boxes and sizes and runs in a process of its own, one after the other, several rounds. A
@@ -29,11 +29,15 @@ CONTESTANTS = ("kdswift", "kdswift bf16", "torch", "torch channels_last", "torch
 
 
 def scene(size: int, batch: int) -> tuple[list[np.ndarray], list[dict[str, np.ndarray]]]:
-    """Random images with three boxes each."""
+    """Random images with three boxes each, and their rectangles as masks."""
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (size, size, 3), dtype=np.uint8) for _ in range(batch)]
     boxes = np.array([[20, 30, 150, 200], [100, 90, 230, 240], [5, 160, 140, 250]], np.float32)
-    target = {"boxes": boxes * (size / 256), "labels": np.array([1, 7, 15], np.int64)}
+    boxes *= size / 256
+    target = {"boxes": boxes, "labels": np.array([1, 7, 15], np.int64)}
+    target["masks"] = np.zeros((3, size, size), np.uint8)
+    for mask, (x1, y1, x2, y2) in zip(target["masks"], boxes.astype(int)):
+        mask[y1:y2, x1:x2] = 1
     return images, [target] * batch
 
 
@@ -43,9 +47,7 @@ def ours(case: str, size: int, batch: int, precision: str) -> Any:
     from kdswift import _engine
     from kdswift.tensors import apply
 
-    make = {"retinanet": kd.RetinaNet, "faster_rcnn": kd.FasterRCNN}
-    if case == "mask_rcnn":
-        make["mask_rcnn"] = kd.MaskRCNN
+    make = {"retinanet": kd.RetinaNet, "faster_rcnn": kd.FasterRCNN, "mask_rcnn": kd.MaskRCNN}
     options = {"num_classes": CLASSES, "image_size": (size, size), "neck": "fpn", "seed": 0}
     student = make[case](kd.backbones.resnet18(), **options)
     teacher = make[case](kd.backbones.resnet50(), **options)
@@ -53,6 +55,8 @@ def ours(case: str, size: int, batch: int, precision: str) -> Any:
     options["region_taps"] = False  # as kd.distill sets it for terms on the neck
     trainer = _engine.Trainer(student._engine, [teacher._engine], options)
     images, targets = scene(size, batch)
+    if case != "mask_rcnn":
+        targets = [{k: t[k] for k in ("boxes", "labels")} for t in targets]
     levels = [tap["name"] for tap in student._taps() if tap["name"].startswith("neck.")]
 
     def step() -> float:
@@ -100,11 +104,6 @@ def torchvision_step(case: str, size: int, batch: int, how: str) -> Any:
     optimizer = torch.optim.SGD(student.parameters(), lr=1e-5, momentum=0.9)
     images, targets = scene(size, batch)
     goals = [{k: torch.from_numpy(v) for k, v in target.items()} for target in targets]
-    if case == "mask_rcnn":
-        for goal in goals:
-            goal["masks"] = torch.zeros((3, size, size), dtype=torch.uint8)
-            for row, box in enumerate(goal["boxes"].int().tolist()):
-                goal["masks"][row, box[1] : box[3], box[0] : box[2]] = 1
     kept: dict[str, Any] = {}
     student.backbone.register_forward_hook(lambda _m, _i, out: kept.update(student=out))
 
@@ -156,7 +155,7 @@ def contest(options: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", default="retinanet,faster_rcnn")
+    parser.add_argument("--cases", default="retinanet,faster_rcnn,mask_rcnn")
     parser.add_argument("--contestants", default=",".join(CONTESTANTS))
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--batch", type=int, default=4)

@@ -82,6 +82,24 @@ extension Kernels {
 
   // MARK: - Elementwise
 
+  /// float32 to bfloat16.
+  public static func narrowed(
+    _ source: UnsafePointer<Float>, _ out: UnsafeMutablePointer<Half>, _ count: Int
+  ) {
+    parallelFor(count: count, grain: elementwiseGrain) { range in
+      for index in range { out[index] = narrow(source[index]) }
+    }
+  }
+
+  /// bfloat16 to float32.
+  public static func widened(
+    _ source: UnsafePointer<Half>, _ out: UnsafeMutablePointer<Float>, _ count: Int
+  ) {
+    parallelFor(count: count, grain: elementwiseGrain) { range in
+      for index in range { out[index] = widen(source[index]) }
+    }
+  }
+
   /// out = a + b, or max(a + b, 0).
   public static func addHalf(
     _ a: UnsafePointer<Half>, _ b: UnsafePointer<Half>, _ out: UnsafeMutablePointer<Half>,

@@ -37,6 +37,27 @@ public func kds_live_handles(_ out_count: UnsafeMutablePointer<Int64>?) -> Int32
   boundary { try required(out_count, "out_count").pointee = Int64(Handle.liveCount) }
 }
 
+@implementation @_cdecl("kds_memory_stats")
+public func kds_memory_stats(
+  _ reset_peak: Int32, _ out_in_use: UnsafeMutablePointer<Int64>?,
+  _ out_cached: UnsafeMutablePointer<Int64>?, _ out_peak: UnsafeMutablePointer<Int64>?,
+  _ out_allocations: UnsafeMutablePointer<Int64>?
+) -> Int32 {
+  boundary {
+    let now = MemoryPool.statistics
+    try required(out_in_use, "out_in_use").pointee = Int64(now.bytesInUse)
+    try required(out_cached, "out_cached").pointee = Int64(now.bytesCached)
+    try required(out_peak, "out_peak").pointee = Int64(now.peakBytes)
+    try required(out_allocations, "out_allocations").pointee = Int64(now.systemAllocations)
+    if reset_peak != 0 { MemoryPool.resetPeak() }
+  }
+}
+
+@implementation @_cdecl("kds_release_memory")
+public func kds_release_memory() -> Int32 {
+  boundary { MemoryPool.releaseCached() }
+}
+
 @implementation @_cdecl("kds_set_conv_plan")
 public func kds_set_conv_plan(_ mode: Int32) -> Int32 {
   boundary {

@@ -73,6 +73,30 @@ import Testing
     }
   }
 
+  /// Row counts below, at and above a steady one; values stay plain float32 outside.
+  @Test(arguments: [(16, true), (37, true), (40, false), (129, true)])
+  func linearLayers(rows: Int, relu: Bool) throws {
+    func run(half: Bool) throws -> [Tensor] {
+      let leaves = try [
+        map([1, 1, rows, 72], key: 3).reshaped([rows, 72]).copied(),
+        map([1, 1, 136, 72], key: 4).reshaped([136, 72]).copied(),
+        map([1, 1, 1, 136], key: 5).reshaped([136]).copied(),
+      ]
+      for leaf in leaves { leaf.requiresGrad = true }
+      let output = try Precision.withHalf(half) {
+        try leaves[0].linear(leaves[1], bias: leaves[2], activation: relu ? .relu : .none)
+      }
+      #expect(output.layout == .plain)
+      let weights = try map([1, 1, rows, 136], key: 99).reshaped([rows, 136])
+      try Tape.backward(from: output.multiplied(by: weights).summed())
+      return try [output.detached()] + leaves.map { try #require($0.gradient) }
+    }
+    for (index, pair) in zip(try run(half: true), try run(half: false)).enumerated() {
+      #expect(try close(pair.0, pair.1, 1.0 / 128), "tensor \(index)")
+      #expect(try pair.0.values() != pair.1.values() || index > 0, "computed in float32")
+    }
+  }
+
   @Test func whatStandsBetweenConvolutions() throws {
     let (a, b) = (try map([2, 24, 6, 5], key: 5), try map([2, 24, 6, 5], key: 6))
     let (scale, shift) = (try map([24], key: 7), try map([24], key: 8))

@@ -50,6 +50,8 @@ FUNCTIONS = {
     "kds_set_num_threads": (c_int32, (c_int32,)),
     "kds_get_num_threads": (c_int32, (int32_out,)),
     "kds_live_handles": (c_int32, (int64_out,)),
+    "kds_memory_stats": (c_int32, (c_int32, int64_out, int64_out, int64_out, int64_out)),
+    "kds_release_memory": (c_int32, ()),
     "kds_set_conv_plan": (c_int32, (c_int32,)),
     "kds_tensor_create": (c_int32, (c_int32, c_int32, int64_in, c_void_p, POINTER(kds_tensor))),
     "kds_tensor_release": (c_int32, (kds_tensor,)),

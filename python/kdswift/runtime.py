@@ -66,6 +66,23 @@ def next_seed() -> int:
     return current
 
 
+def memory_stats(reset_peak: bool = False) -> dict[str, int]:
+    """Memory of tensors and scratch space, in bytes.
+
+    `in_use`; `cached`: kept for reuse; `peak`: the most in use at a time since the start or the
+    last call with `reset_peak`; `allocations`: how often the system was asked.
+    """
+    values = [ctypes.c_int64() for _ in range(4)]
+    lib.kds_memory_stats(int(reset_peak), *map(ctypes.byref, values))
+    names = ("in_use", "cached", "peak", "allocations")
+    return {name: value.value for name, value in zip(names, values)}
+
+
+def release_memory() -> None:
+    """Hand the memory that is kept for reuse back to the system."""
+    lib.kds_release_memory()
+
+
 def set_conv_plan(plan: str) -> None:
     """How convolution algorithms are chosen.
 

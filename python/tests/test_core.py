@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 
 import kdswift as kd
@@ -131,3 +132,17 @@ def test_old_library_is_refused(monkeypatch):
     monkeypatch.setattr(_library.signatures, "KDS_ABI_VERSION", 99)
     with pytest.raises(kd.KDSError, match=r"has ABI version \d+, this package needs 99"):
         _ = _library._Library().kds_abi_version
+
+
+def test_memory_is_counted_reused_and_given_back():
+    before = kd.memory_stats(reset_peak=True)
+    big = kd.tensor(np.zeros(1 << 20, np.float32))
+    held = kd.memory_stats()
+    assert held["in_use"] - before["in_use"] >= 4 << 20
+    assert held["peak"] >= held["in_use"]
+    del big
+    after = kd.memory_stats(reset_peak=True)
+    assert after["in_use"] == before["in_use"] and after["cached"] >= 4 << 20
+    assert kd.memory_stats()["peak"] == after["in_use"]
+    kd.release_memory()
+    assert kd.memory_stats()["cached"] == 0

@@ -61,6 +61,14 @@ int32_t kds_get_num_threads(int32_t *out_count);
 /// How many handles are alive, of all kinds; for leak tests. @since 0.1
 int32_t kds_live_handles(int64_t *out_count);
 
+/// Memory of tensors and scratch space, in bytes: in use, kept for reuse, the most in use at a time since
+/// the start or the last call with `reset_peak` != 0, and how often the system was asked. @since 0.1
+int32_t kds_memory_stats(int32_t reset_peak, int64_t *out_in_use, int64_t *out_cached,
+                         int64_t *out_peak, int64_t *out_allocations);
+
+/// Hands the memory that is kept for reuse back to the system. @since 0.1
+int32_t kds_release_memory(void);
+
 /// How convolution algorithms are chosen: one of KDS_CONV_PLAN_*. @since 0.1
 int32_t kds_set_conv_plan(int32_t mode);
 

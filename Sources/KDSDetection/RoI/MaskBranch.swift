@@ -63,11 +63,18 @@ public final class MaskBranch {
   private func logits(
     _ levels: [Tensor], _ rois: Tensor, of labels: [Int]
   ) throws -> Tensor {
-    let all = try logits(levels, rois)
+    // Every step has another number of regions: steady sizes let it meet the primitives that it had before.
+    let padding = readsRegionsAlone ? steadyCount(labels.count) - labels.count : 0
+    let padded =
+      padding > 0 ? try Tensor.concatenated([rois, Tensor.zeros([padding, 5])], axis: 0) : rois
     let area = side * side
-    return try all.plain().reshaped([labels.count, classes * area])
-      .gatherColumnGroups(labels, width: area)
+    return try logits(levels, padded).plain().reshaped([labels.count + padding, classes * area])
+      .gatherColumnGroups(labels + Array(repeating: 0, count: padding), width: area)
+      .sliced(axis: 0, to: labels.count)
   }
+
+  /// Whether a region's mask does not depend on the others, as batch normalization in training makes it.
+  private var readsRegionsAlone: Bool { configuration.norm != "batch" || !head.isTraining }
 
   // MARK: - Training
 

@@ -13,7 +13,7 @@ public final class ConvNorm {
   private let lock = Lock()
   private var sources: [Tensor] = []
   private var versions: [Int] = []
-  private var folded: (weight: Tensor, bias: Tensor)?
+  private var folded: (filters: ScaledWeights, bias: Tensor)?
 
   /// - Parameter normalization: nil for a convolution alone (which then carries the activation itself).
   public init(_ convolution: String, _ normalization: String?) {
@@ -31,10 +31,10 @@ public final class ConvNorm {
     else {
       return try second(first(input))
     }
-    let weights = try foldedWeights(conv, norm)
+    let (filters, bias) = try foldedWeights(conv, norm)
     var options = conv.options
     options.activation = norm.activation
-    let output = try input.conv2d(weights.weight, bias: weights.bias, options)
+    let output = try input.conv2d(filters, bias: bias, options)
     FLOPCounter.reportConvolution(conv, weight: conv.weight, input: input, output: output)
     return output
   }
@@ -47,7 +47,7 @@ public final class ConvNorm {
 
   private func foldedWeights(
     _ conv: Conv2d, _ norm: BatchNorm2d
-  ) throws -> (weight: Tensor, bias: Tensor) {
+  ) throws -> (filters: ScaledWeights, bias: Tensor) {
     let now =
       [conv.weight, norm.weight, norm.bias, norm.runningMean, norm.runningVariance]
       + (conv.bias.map { [$0] } ?? [])
@@ -64,17 +64,14 @@ public final class ConvNorm {
 
   private static func fold(
     _ conv: Conv2d, _ norm: BatchNorm2d
-  ) throws -> (weight: Tensor, bias: Tensor) {
+  ) throws -> (filters: ScaledWeights, bias: Tensor) {
     let (scale, shift) = try norm.affine()
-    let weight = try Tensor(uninitialized: conv.weight.shape)
-    let filter = conv.weight.count / conv.weight.shape[0]
-    for index in 0..<conv.weight.shape[0] {
-      let (from, to) = (conv.weight.floats + index * filter, weight.floats + index * filter)
-      let factor = scale.floats[index]
-      for element in 0..<filter { to[element] = from[element] * factor }
-      if let bias = conv.bias { shift.floats[index] += bias.floats[index] * factor }
+    if let bias = conv.bias {
+      for index in 0..<shift.count {
+        shift.floats[index] += bias.floats[index] * scale.floats[index]
+      }
     }
-    return (weight, shift)
+    return (ScaledWeights(weight: conv.weight, scale: scale), shift)
   }
 }
 

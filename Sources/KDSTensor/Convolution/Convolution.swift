@@ -33,13 +33,19 @@ extension Tensor {
   public func conv2d(
     _ weight: Tensor, bias: Tensor? = nil, _ options: ConvolutionOptions = ConvolutionOptions()
   ) throws -> Tensor {
+    try conv2d(.own(weight.plain()), bias: bias, options)
+  }
+
+  func conv2d(
+    _ filters: Filters, bias: Tensor?, _ options: ConvolutionOptions
+  ) throws -> Tensor {
+    let weight = filters.weight
     let geometry = try ConvolutionGeometry(
       self.shape, weight.shape, bias?.shape, options, half: Precision.isHalf)
-    let weight = try weight.plain()
     let source = try inLayout(geometry.sourceLayout)
     let tracked = Tape.tracks([source, weight, bias])
     let result = try geometry.forward(
-      source, weight, bias, relu: options.activation == .relu, training: tracked)
+      source, filters, bias, relu: options.activation == .relu, training: tracked)
     guard tracked else { return result }
     let (wantsSource, wantsWeight) = (source.isTracked, weight.isTracked)
     let wantsBias = bias?.isTracked ?? false
@@ -55,7 +61,7 @@ extension Tensor {
         Kernels.reluBackward(
           output: output.floats, gradient: incoming.floats, gradient.floats, gradient.storedCount)
       }
-      let toSource = wantsSource ? try geometry.backwardData(gradient, weight) : nil
+      let toSource = wantsSource ? try geometry.backwardData(gradient, filters) : nil
       var toWeight: Tensor?
       var toBias: Tensor?
       if wantsWeight || wantsBias {
@@ -156,13 +162,13 @@ struct ConvolutionGeometry {
   }
 
   func forward(
-    _ source: Tensor, _ weight: Tensor, _ bias: Tensor?, relu: Bool, training: Bool
+    _ source: Tensor, _ filters: Filters, _ bias: Tensor?, relu: Bool, training: Bool
   ) throws -> Tensor {
     var key = key
     key.direction = training ? .training : .inference
     key.relu = relu
     let primitive = try ConvolutionPlan.primitive(key)
-    let packed = try pack(weight, for: primitive)
+    let packed = try pack(filters, for: primitive)
     let result = try Tensor(uninitialized: resultShape, layout: resultLayout)
     var arguments: [(Int32, UnsafeMutableRawPointer)] = [
       (DNNL_ARG_SRC_0, source.storage.pointer), (DNNL_ARG_WEIGHTS_0, packed.pointer),
@@ -175,12 +181,12 @@ struct ConvolutionGeometry {
   }
 
   /// Gradient of the source. `gradient` is in the result's layout.
-  func backwardData(_ gradient: Tensor, _ weight: Tensor) throws -> Tensor {
+  func backwardData(_ gradient: Tensor, _ filters: Filters) throws -> Tensor {
     var key = key
     key.direction = .data
     key.bias = false
     let primitive = try ConvolutionPlan.primitive(key)
-    let packed = try pack(weight, for: primitive)
+    let packed = try pack(filters, for: primitive)
     let result = try Tensor(uninitialized: sourceShape, layout: sourceLayout)
     try primitive.run(
       "conv2d backward",
@@ -222,14 +228,15 @@ struct ConvolutionGeometry {
     )
   }
 
-  private func pack(_ weight: Tensor, for primitive: Primitive) throws -> Storage {
+  private func pack(_ filters: Filters, for primitive: Primitive) throws -> Storage {
     let isPlain = withGroupedDims {
       kds_dnn_weights_are_plain(primitive.handle, DNNL_ARG_WEIGHTS_0, $0)
     }
-    if isPlain != 0 { return try withPadding(weight).storage }
-    return try weight.packedWeights().copy(for: primitive, version: weight.version) {
+    if isPlain != 0, case .own(let weight) = filters { return try withPadding(weight).storage }
+    return try filters.copies.copy(for: primitive, version: filters.weight.version) {
+      let source = try withPadding(filters.plain())
+      if isPlain != 0 { return source.storage }
       let packed = try Storage(byteCount: primitive.bytes(of: DNNL_ARG_WEIGHTS_0))
-      let source = try withPadding(weight)
       try reorder(primitive, DNNL_ARG_WEIGHTS_0, from: source.storage, to: packed, outward: false)
       return packed
     }

@@ -4,17 +4,21 @@ import KDSKernels
   import Glibc
 #endif
 
-/// One caching pool of 64-byte aligned blocks, shared by all threads.
+/// Memory for tensors, kept for reuse: 64-byte aligned blocks, shared by all threads.
 ///
-/// Sizes are rounded up to an eighth of a power of two, so a training step with steady shapes takes
-/// no memory from the system after its first run (`systemAllocations` stays constant).
+/// Small blocks have a list for each size (an eighth of a power of two apart), large ones are cut from an
+/// `Arena`. A training step with steady shapes takes no memory from the system after its first runs
+/// (`systemAllocations` stays constant).
 public enum MemoryPool {
   nonisolated(unsafe) private static var freeBlocks: [Int: [UnsafeMutableRawPointer]] = [:]
   nonisolated(unsafe) private static var inUse = 0
-  nonisolated(unsafe) private static var cached = 0
+  nonisolated(unsafe) private static var cachedSmall = 0
   nonisolated(unsafe) private static var peak = 0
   nonisolated(unsafe) private static var allocations = 0
+  nonisolated(unsafe) private static let arena = Arena(reserving: physicalMemory)
   private static let lock = Lock()
+  /// From here on blocks are whole pages of the arena.
+  private static let leastLarge = 16 * Arena.page
 
   /// Counters since the start of the process; bytes are rounded block sizes.
   public struct Statistics {
@@ -27,7 +31,8 @@ public enum MemoryPool {
   public static var statistics: Statistics {
     lock.withLock {
       Statistics(
-        bytesInUse: inUse, bytesCached: cached, peakBytes: peak, systemAllocations: allocations)
+        bytesInUse: inUse, bytesCached: cachedSmall + (arena?.cachedBytes ?? 0), peakBytes: peak,
+        systemAllocations: allocations)
     }
   }
 
@@ -38,6 +43,10 @@ public enum MemoryPool {
 
   static func roundedSize(_ byteCount: Int) -> Int {
     if byteCount <= 256 { return 256 }
+    if byteCount >= leastLarge {
+      let (padded, overflow) = byteCount.addingReportingOverflow(Arena.page - 1)
+      return overflow ? byteCount : padded / Arena.page * Arena.page
+    }
     let exponent = Int.bitWidth - 1 - byteCount.leadingZeroBitCount
     let step = max(64, 1 << (exponent - 3))
     return (byteCount + step - 1) / step * step
@@ -45,58 +54,56 @@ public enum MemoryPool {
 
   /// A block of at least `roundedSize` bytes; its content is undefined.
   static func take(_ size: Int) throws -> UnsafeMutableRawPointer {
-    try lock.withLock { try takeLocked(size) }
-  }
-
-  private static func takeLocked(_ size: Int) throws -> UnsafeMutableRawPointer {
-    if let block = freeBlocks[size]?.popLast() {
-      cached -= size
+    try lock.withLock {
+      let (block, isNew) = try takeLocked(size)
+      if isNew { allocations += 1 }
       inUse += size
       peak = max(peak, inUse)
       return block
     }
-    var raw: UnsafeMutableRawPointer?
-    if posix_memalign(&raw, 64, size) != 0 || raw == nil {
-      releaseCachedLocked()
-      if posix_memalign(&raw, 64, size) != 0 || raw == nil {
-        throw KDSError.runtime("out of memory: \(size) bytes asked for, \(inUse) in use")
-      }
+  }
+
+  private static func takeLocked(_ size: Int) throws -> (UnsafeMutableRawPointer, isNew: Bool) {
+    if size >= leastLarge, let found = arena?.take(size) { return (found.block, found.grew) }
+    if let block = freeBlocks[size]?.popLast() {
+      cachedSmall -= size
+      return (block, false)
     }
-    if size >= 1 << 21 { preferHugePages(raw!, size) }
-    allocations += 1
-    inUse += size
-    peak = max(peak, inUse)
-    return raw!
+    // More than the machine has would be granted now and end the process when it is written.
+    let mayExist = size < leastLarge || (arena == nil && size <= physicalMemory)
+    var raw: UnsafeMutableRawPointer?
+    guard mayExist, posix_memalign(&raw, 64, size) == 0, let raw else {
+      throw KDSError.runtime("out of memory: \(size) bytes asked for, \(inUse) in use")
+    }
+    return (raw, true)
   }
 
   static func giveBack(_ block: UnsafeMutableRawPointer, size: Int) {
     lock.withLock {
-      freeBlocks[size, default: []].append(block)
-      cached += size
+      if size >= leastLarge, let arena, arena.contains(block) {
+        arena.giveBack(block, size: size)
+      } else {
+        freeBlocks[size, default: []].append(block)
+        cachedSmall += size
+      }
       inUse -= size
     }
   }
 
-  /// Hands all unused blocks back to the system.
+  /// Hands all unused memory back to the system.
   public static func releaseCached() {
-    lock.withLock { releaseCachedLocked() }
-  }
-
-  private static func releaseCachedLocked() {
-    for (_, blocks) in freeBlocks { for block in blocks { free(block) } }
-    freeBlocks.removeAll()
-    cached = 0
-  }
-
-  /// Asks for 2 MB pages inside the block: maps of some megabytes otherwise miss the address cache.
-  private static func preferHugePages(_ block: UnsafeMutableRawPointer, _ size: Int) {
-    let first = (UInt(bitPattern: block) + 4095) & ~4095
-    let length = (UInt(bitPattern: block) + UInt(size) - first) & ~4095
-    let hugePageAdvice: Int32 = 14  // MADV_HUGEPAGE, which Glibc's module does not export
-    if let page = UnsafeMutableRawPointer(bitPattern: first) {
-      madvise(page, Int(length), hugePageAdvice)
+    lock.withLock {
+      for (_, blocks) in freeBlocks { for block in blocks { free(block) } }
+      freeBlocks.removeAll()
+      arena?.releaseFree()
+      cachedSmall = 0
     }
   }
+
+  private static let physicalMemory: Int = {
+    let (pages, size) = (sysconf(Int32(_SC_PHYS_PAGES)), sysconf(Int32(_SC_PAGESIZE)))
+    return pages > 0 && size > 0 ? pages * size : 1 << 33
+  }()
 }
 
 /// Owner of one block of the pool; the block goes back when the last tensor over it is gone.

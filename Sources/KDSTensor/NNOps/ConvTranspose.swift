@@ -36,13 +36,13 @@ extension Tensor {
         "conv_transpose2d: output padding \(outputPadding) must be smaller than stride \(s)")
     }
     let source = try inLayout(geometry.resultLayout)
-    let result = try geometry.backwardData(source, weight)
+    let result = try geometry.backwardData(source, .own(weight))
     let (wantsSource, wantsWeight) = (source.isTracked, weight.isTracked)
     Tape.record(result, "conv_transpose2d", [source, weight]) { gradient in
       let incoming = try gradient.inLayout(geometry.sourceLayout)
       let toSource =
         wantsSource
-        ? try geometry.forward(incoming, weight, nil, relu: false, training: true) : nil
+        ? try geometry.forward(incoming, .own(weight), nil, relu: false, training: true) : nil
       let toWeight =
         wantsWeight ? try geometry.backwardWeights(incoming, source, bias: false).0 : nil
       return [toSource, toWeight]

@@ -17,6 +17,9 @@ extension Tensor {
       throw KDSError.shape("linear: bias \(bias.shape) does not fit weight \(weight.shape)")
     }
     let (rows, inputs, outputs) = (shape[0], shape[1], weight.shape[0])
+    if Precision.isHalf && HalfLinear.suits(rows, inputs, outputs) {
+      return try HalfLinear(self, weight, bias, activation).callAsFunction()
+    }
     let result = try Tensor(uninitialized: [rows, outputs])
     if let bias {
       let (target, values) = (result.floats, bias.floats)
