@@ -140,7 +140,7 @@ RESNETS = (
     *("resnext50_32x4d", "resnext101_32x4d", "resnext101_64x4d"),
 )
 SWINS = ("swin_t", "swin_s")
-NAMES = ("alexnet", "vgg_m", "vgg16", "resnet_small", *RESNETS, *SWINS)
+NAMES = ("alexnet", "alexnet_owt", "vgg_m", "vgg16", "resnet_small", *RESNETS, *SWINS)
 
 
 def alexnet(
@@ -152,6 +152,16 @@ def alexnet(
 ) -> Backbone:
     """AlexNet as Fast R-CNN's CaffeNet: five convolutions, stride 16, conv1 padded by 5."""
     return Backbone("alexnet", width, in_channels, None, frozen_stages, caffe_rounding, padded)
+
+
+def alexnet_owt(
+    width: float = 1.0,
+    in_channels: int = 3,
+    frozen_stages: int = 0,
+    caffe_rounding: bool = False,
+) -> Backbone:
+    """torchvision's AlexNet (Krizhevsky 2014, "One weird trick"): one tower, stride 16."""
+    return Backbone("alexnet_owt", width, in_channels, None, frozen_stages, caffe_rounding)
 
 
 def vgg_m(

@@ -18,7 +18,7 @@ from .data.images import to_uint8
 from .detections import Detections
 from .errors import ArgumentError, KDSError
 from .tensors import Tensor
-from .weights import LoadReport, compare, read_weights, refuse
+from .weights import LoadReport, classifier_entries, compare, read_weights, refuse, renamed
 
 
 class Detector:
@@ -229,11 +229,36 @@ class Detector:
         -------
         LoadReport of what was loaded, missing, unexpected and misshaped.
         """
-        values = read_weights(mapping)
         shapes = {name: tensor.shape for name, tensor in self._engine.state().items()}
-        report = compare(shapes, values)
+        values = renamed(read_weights(mapping), shapes)
+        return self._load(values, compare(shapes, values), strict)
+
+    def load_backbone(self, source: Any, strict: bool = True) -> LoadReport:
+        """Take over the weights of an image classifier, as torchvision names them.
+
+        Parameters
+        ----------
+        source : as `mapping` of `load_state_dict`; the classifier's last layers are left out
+        strict : refuse, and load nothing, unless the whole backbone is there in the same shapes
+
+        Returns
+        -------
+        LoadReport under the names of this model. fc6 and fc7 of VGG16 and AlexNet are among the
+        loaded if the region head has them in the same shapes, as in the published detectors.
+        """
+        shapes = {name: tensor.shape for name, tensor in self._engine.state().items()}
+        values, own = classifier_entries(read_weights(source, "load_backbone"), shapes)
+        return self._load(values, compare(own, values), strict, "load_backbone")
+
+    def _load(
+        self,
+        values: Mapping[str, np.ndarray],
+        report: LoadReport,
+        strict: bool,
+        where: str = "load_state_dict",
+    ) -> LoadReport:
         if strict:
-            refuse(report)
+            refuse(report, where)
         for name in report.loaded:
             self._engine.load(name, values[name])
         return report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,7 +57,7 @@ class LoadReport:
         return text if self.complete else f"{text}\n{self.problems()}"
 
 
-def read_weights(source: Any) -> dict[str, np.ndarray]:
+def read_weights(source: Any, where: str = "load_state_dict") -> dict[str, np.ndarray]:
     """Arrays by name from a mapping, or from a .safetensors, .pth, .pt or .bin file.
 
     Values may be NumPy arrays, kd or torch tensors, or anything that NumPy reads. PyTorch's files
@@ -73,14 +74,48 @@ def read_weights(source: Any) -> dict[str, np.ndarray]:
                 f"{name}: weights are read from .safetensors, .pth, .pt and .bin files"
             )
     if not isinstance(source, Mapping):
-        raise ArgumentError(
-            f"load_state_dict: expected a mapping or a path, got {type(source).__name__}"
-        )
+        raise ArgumentError(f"{where}: expected a mapping or a path, got {type(source).__name__}")
     return {
         str(name): _as_array(name, value)
         for name, value in source.items()
         if not str(name).endswith(_IGNORED)
     }
+
+
+# Names that torchvision's detectors had before their convolutions came in blocks.
+_FORMER = (
+    (
+        r"backbone\.fpn\.(inner|layer)_blocks\.(\d+)\.(weight|bias)",
+        r"backbone.fpn.\1_blocks.\2.0.\3",
+    ),
+    (r"rpn\.head\.conv\.(weight|bias)", r"rpn.head.conv.0.0.\1"),
+    (r"roi_heads\.mask_head\.mask_fcn(\d+)\.(weight|bias)", None),
+    (r"head\.(classification|regression)_head\.conv\.(\d+)\.(weight|bias)", None),
+)
+
+
+def renamed(values: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with the names of today's torchvision where only those are in `state`."""
+    result = {}
+    for name, value in values.items():
+        today = name if name in state else _today(name)
+        result[today if today in state and today not in values else name] = value
+    return result
+
+
+def _today(name: str) -> str:
+    for pattern, replacement in _FORMER:
+        match = re.fullmatch(pattern, name)
+        if match is None:
+            continue
+        if replacement:
+            return match.expand(replacement)
+        groups = match.groups()
+        if len(groups) == 2:  # masks were counted from 1
+            return f"roi_heads.mask_head.{int(groups[0]) - 1}.0.{groups[1]}"
+        # Every second layer was a ReLU.
+        return f"head.{groups[0]}_head.conv.{int(groups[1]) // 2}.0.{groups[2]}"
+    return name
 
 
 def compare(state: Mapping[str, tuple[int, ...]], values: Mapping[str, np.ndarray]) -> LoadReport:
@@ -97,15 +132,48 @@ def compare(state: Mapping[str, tuple[int, ...]], values: Mapping[str, np.ndarra
     return report
 
 
-def refuse(report: LoadReport) -> None:
+def refuse(report: LoadReport, where: str = "load_state_dict") -> None:
     """Raise for a report with problems: `ShapeError` if shapes differ, else `ArgumentError`."""
     if report.complete:
         return
     kind = ShapeError if report.misshaped else ArgumentError
     raise kind(
-        f"load_state_dict: nothing was loaded:\n{report.problems()}\n"
-        "Pass strict=False to load what fits."
+        f"{where}: nothing was loaded:\n{report.problems()}\nPass strict=False to load what fits."
     )
+
+
+# The last layers of torchvision's classifiers; of a Swin Transformer also the norm before them.
+_CLASSIFIERS = ("fc.", "classifier.", "head.", "norm.", "AuxLogits.")
+# Their fully connected layers that the region heads of the published detectors begin with.
+_REGION_LAYERS = {"fc6": ("classifier.0", "classifier.1"), "fc7": ("classifier.3", "classifier.4")}
+
+
+def classifier_entries(
+    values: Mapping[str, np.ndarray], state: Mapping[str, tuple[int, ...]]
+) -> tuple[dict[str, np.ndarray], dict[str, tuple[int, ...]]]:
+    """A classifier's weights under a detector's names, and what of its `state` they should fill."""
+    result: dict[str, np.ndarray] = {}
+    body = "backbone.body." if any(n.startswith("backbone.body.") for n in state) else "backbone."
+    for name, value in values.items():
+        own = body + name
+        if own not in state and name[:1].isdigit():  # the convolutions of a VGG alone
+            own = f"{body}features.{name}"
+        if own in state or not name.startswith(_CLASSIFIERS):
+            result[own] = value
+    for layer, sources in _REGION_LAYERS.items():
+        for kind in ("weight", "bias"):
+            own = f"roi_heads.box_head.{layer}.{kind}"
+            for source in (f"{source}.{kind}" for source in sources):
+                if source in values and state.get(own) == values[source].shape:
+                    result[own] = values[source]
+    # The pyramid and the norms behind a Swin Transformer's stages are the detector's own.
+    wanted = {
+        name: shape
+        for name, shape in state.items()
+        if name in result
+        or (name.startswith(body) and not re.match(r"backbone\.(fpn|(body\.)?norm\d)\.", name))
+    }
+    return result, wanted
 
 
 def _of_model(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

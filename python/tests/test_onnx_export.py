@@ -64,6 +64,7 @@ CASES = {
     "narrow": lambda: single(BACKBONES.resnet_small(width=0.25, norm="frozen_batch")),
     "no norm": lambda: single(BACKBONES.resnet_small(width=0.25, norm=None)),
     "alexnet": lambda: single(BACKBONES.alexnet(width=0.125)),
+    "alexnet_owt": lambda: single(BACKBONES.alexnet_owt(width=0.125)),
     "alexnet bare": lambda: single(BACKBONES.alexnet(0.125, padded=False, caffe_rounding=False)),
     "vgg_m": lambda: single(BACKBONES.vgg_m(width=0.125)),
     "vgg16": lambda: single(BACKBONES.vgg16(width=0.125), roi={"pool": "pool"}),

@@ -3,7 +3,7 @@ import KDSTensor
 
 /// The names that `makeBackbone` knows.
 public let backboneNames =
-  ["resnet_small", "alexnet", "vgg_m", "vgg16"] + ResNetPlan.names + SwinPlan.names
+  ["resnet_small", "alexnet", "alexnet_owt", "vgg_m", "vgg16"] + ResNetPlan.names + SwinPlan.names
 
 /// Builds a backbone with fresh weights.
 ///
@@ -17,6 +17,7 @@ public func makeBackbone(
   case "resnet_small": backbone = try ResNetSmall(configuration, initializer)
   case "alexnet":
     backbone = try ChainBackbone(configuration, .alexnet(padded: configuration.padded), initializer)
+  case "alexnet_owt": backbone = try ChainBackbone(configuration, .alexnetOneTower(), initializer)
   case "vgg_m": backbone = try ChainBackbone(configuration, .vggM(), initializer)
   case "vgg16": backbone = try ChainBackbone(configuration, .vgg16(), initializer)
   case let name where ResNetPlan(name) != nil:

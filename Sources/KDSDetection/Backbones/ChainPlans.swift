@@ -57,6 +57,28 @@ extension ChainPlan {
       frozenStages: 1)
   }
 
+  /// torchvision's AlexNet (Krizhevsky 2014, one tower) with its names: no groups, no response
+  /// normalization; the last pooling is left to the RoI head.
+  static func alexnetOneTower() -> ChainPlan {
+    ChainPlan(
+      steps: [
+        .convolution(
+          name: "0", channels: 64, kernel: 11, stride: 4, padding: 2, stage: 0, feature: "conv1"),
+        .pool(kernel: 3, stride: 2),
+        .convolution(
+          name: "3", channels: 192, kernel: 5, padding: 2, stage: 1, feature: "conv2"),
+        .pool(kernel: 3, stride: 2),
+        .convolution(
+          name: "6", channels: 384, kernel: 3, padding: 1, stage: 2, feature: "conv3"),
+        .convolution(
+          name: "8", channels: 256, kernel: 3, padding: 1, stage: 3, feature: "conv4"),
+        .convolution(
+          name: "10", channels: 256, kernel: 3, padding: 1, stage: 4, feature: "conv5"),
+      ],
+      head: RoIHeadDefaults(poolSize: 6, hidden: [4096, 4096], dropout: 0.5, rpnChannels: 256),
+      frozenStages: 1)
+  }
+
   /// VGG_CNN_M_1024 (Chatfield et al. 2014): the "M" of Fast R-CNN.
   static func vggM() -> ChainPlan {
     let response = LocalResponseNorm(size: 5, alpha: 5e-4, beta: 0.75, k: 2)

@@ -34,6 +34,8 @@ def chain(
 def _plan(options: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     if options["name"] == "vgg16":
         return _vgg16()
+    if options["name"] == "alexnet_owt":
+        return _alexnet_owt()
     return _alexnet(1 if options["padded"] else 0) if options["name"] == "alexnet" else _vgg_m()
 
 
@@ -62,6 +64,16 @@ def _alexnet(pad: int) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "convolution", _conv(3, padding=1)
     yield "convolution", _conv(4, padding=1, groups=2)
     yield "convolution", _conv(5, padding=1, groups=2)
+
+
+def _alexnet_owt() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Torchvision's positions count the ReLUs and the pools."""
+    names, paddings = ("0", "3", "6", "8", "10"), (2, 2, 1, 1, 1)
+    for index, (name, padding) in enumerate(zip(names, paddings, strict=True), 1):
+        options = {"stride": 4} if index == 1 else {}
+        yield "convolution", {**_conv(index, padding=padding, **options), "name": name}
+        if index < 3:
+            yield "pool", {"kernel": 3, "stride": 2, "padding": 0}
 
 
 def _vgg_m() -> Iterator[tuple[str, dict[str, Any]]]:

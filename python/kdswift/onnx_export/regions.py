@@ -13,7 +13,7 @@ from .boxes import both, box_sides
 from .graph import Graph, Map
 from .layers import Norm, convolution, linear, transposed_convolution
 
-_POOL_SIZES = {"resnet_small": 5, "alexnet": 6, "vgg_m": 6}
+_POOL_SIZES = {"resnet_small": 5, "alexnet": 6, "alexnet_owt": 6, "vgg_m": 6}
 _USUAL_POOL_SIZE = 7
 
 
