@@ -1,4 +1,4 @@
-"""Single operations beside PyTorch and torchvision: convolutions, NMS, RoIAlign, losses.
+"""Single operations beside PyTorch and torchvision: convolutions, boxes, RoIAlign, losses.
 
     python benchmarks/ops.py [--repeats 5] [--json FILE]
 
@@ -30,6 +30,19 @@ CONVOLUTIONS = [
 ]
 
 
+def anchors(side: int) -> np.ndarray:
+    """(N, 4) boxes of three scales and ratios around every place at strides 8 to 128."""
+    rows = []
+    for stride in (8, 16, 32, 64, 128):
+        steps = (np.arange(side // stride) + 0.5) * stride
+        x, y = (grid.ravel() for grid in np.meshgrid(steps, steps))
+        for scale in (4, 5, 6.3):
+            for ratio in (0.5, 1, 2):
+                w, h = scale * stride / ratio**0.5 / 2, scale * stride * ratio**0.5 / 2
+                rows.append(np.stack([x - w, y - h, x + w, y + h], 1))
+    return np.concatenate(rows).astype(np.float32)
+
+
 def arrays(seed: int = 0) -> dict[str, np.ndarray]:
     """Inputs of everything that is not a convolution."""
     rng = np.random.default_rng(seed)
@@ -44,6 +57,11 @@ def arrays(seed: int = 0) -> dict[str, np.ndarray]:
         "other": rng.standard_normal((2, 256, 40, 40), dtype=np.float32),
         "logits": rng.standard_normal((4096, 81), dtype=np.float32),
         "labels": rng.integers(0, 81, 4096),
+        # A RetinaNet at 512 px: nine anchors at every place of five levels, ten boxes in an image.
+        "anchors": anchors(512),
+        "truth": boxes[:10].astype(np.float32),
+        "dense": rng.standard_normal((4, 49104, 20), dtype=np.float32) - 3,
+        "goals": (rng.random((4, 49104, 20), dtype=np.float32) > 0.999).astype(np.float32),
     }
 
 
@@ -67,6 +85,9 @@ class Ours:
         a = arrays()
         boxes, scores, rois = (kd.tensor(a[k]) for k in ("boxes", "scores", "rois"))
         plain, other, labels = (kd.tensor(a[k]) for k in ("map", "other", "labels"))
+        classes = kd.tensor(a["labels"][:2000])
+        truth, places, goals = (kd.tensor(a[k]) for k in ("truth", "anchors", "goals"))
+        dense = kd.tensor(a["dense"], requires_grad=True)
         source = kd.tensor(a["map"], requires_grad=True)
         logits = kd.tensor(a["logits"], requires_grad=True)
 
@@ -75,6 +96,11 @@ class Ours:
 
         works = {
             "nms, 2000 boxes": lambda: kd.ops.nms(boxes, scores, 0.5),
+            "batched_nms, 81 classes": lambda: kd.ops.batched_nms(boxes, scores, classes, 0.5),
+            "matching, 49104 anchors": lambda: kd.ops.match_boxes(truth, places, 0.5, 0.4),
+            "focal loss + backward": lambda: kd.losses.sigmoid_focal(
+                dense, goals, reduction="sum"
+            ).backward(),
             "roi_align, 256 x 7 x 7": lambda: align(plain),
             "roi_align + backward": lambda: align(source).sum().backward(),
             "hint l2 + backward": lambda: kd.losses.hint(
@@ -118,16 +144,26 @@ class Torch:
     info, time = Ours.info, Ours.time
 
     def _works(self, torch: Any, ops: Any) -> dict[str, Callable[[], Any]]:
+        from torchvision.models.detection._utils import Matcher
+
         F = torch.nn.functional
         a = {name: torch.from_numpy(value) for name, value in arrays().items()}
         source = a["map"].clone().requires_grad_()
-        logits = a["logits"].requires_grad_()
+        logits, dense = a["logits"].requires_grad_(), a["dense"].requires_grad_()
+        matcher = Matcher(0.5, 0.4, allow_low_quality_matches=True)
 
         def align(x: Any) -> Any:
             return ops.roi_align(x, a["rois"], 7, 1 / 16, 2)
 
         works = {
             "nms, 2000 boxes": lambda: ops.nms(a["boxes"], a["scores"], 0.5),
+            "batched_nms, 81 classes": lambda: ops.batched_nms(
+                a["boxes"], a["scores"], a["labels"][:2000], 0.5
+            ),
+            "matching, 49104 anchors": lambda: matcher(ops.box_iou(a["truth"], a["anchors"])),
+            "focal loss + backward": lambda: ops.sigmoid_focal_loss(
+                dense, a["goals"], reduction="sum"
+            ).backward(),
             "roi_align, 256 x 7 x 7": lambda: align(a["map"]),
             "roi_align + backward": lambda: align(source).sum().backward(),
             "hint l2 + backward": lambda: F.mse_loss(source, a["other"]).backward(),

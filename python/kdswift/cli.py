@@ -240,6 +240,14 @@ def _add_method(p: argparse.ArgumentParser) -> None:
 def _add_model(p: argparse.ArgumentParser) -> None:
     model = p.add_argument_group("model")
     model.add_argument(
+        "--detector",
+        choices=("cascade_rcnn", "faster_rcnn", "mask_rcnn", "retinanet", "rfcn"),
+        help="its kind; default the teacher's, else faster_rcnn",
+    )
+    model.add_argument(
+        "--neck", choices=("fpn", "none"), help="between backbone and heads; default the detector's"
+    )
+    model.add_argument(
         "--backbone", help="a name of kd.backbones, such as resnet50; default resnet_small"
     )
     model.add_argument("--width", type=float, help="factor on every channel count (default 1)")

@@ -17,7 +17,7 @@ from .functional import _pair
 from .tensors import Tensor, apply, as_tensor, tensor
 
 __all__ = [
-    *("batched_nms", "box_iou", "deform_conv2d", "generalized_box_iou", "nms"),
+    *("batched_nms", "box_iou", "deform_conv2d", "generalized_box_iou", "match_boxes", "nms"),
     *("ps_roi_pool", "roi_align", "roi_pool"),
 ]
 
@@ -62,6 +62,37 @@ def box_iou(boxes1: Array, boxes2: Array) -> Array:
 def generalized_box_iou(boxes1: Array, boxes2: Array) -> Array:
     """Generalised IoU (Rezatofighi et al. 2019) of every pair: (N, 4) and (M, 4) give (N, M)."""
     return _pairwise("generalized_box_iou", boxes1, boxes2)
+
+
+def match_boxes(
+    boxes: Array,
+    anchors: Array,
+    high: float = 0.7,
+    low: float = 0.3,
+    allow_low_quality: bool = True,
+) -> Array:
+    """The ground-truth box of every anchor (Ren et al. 2015), without the matrix of all overlaps.
+
+    As torchvision's ``Matcher`` on ``box_iou``, except that a box which no anchor touches makes
+    none positive.
+
+    Args:
+        boxes: (M, 4), the ground truth.
+        anchors: (N, 4).
+        high: an IoU of at least this with its best box makes an anchor positive.
+        low: an IoU below this with all boxes makes it negative.
+        allow_low_quality: anchors of the highest IoU of some box are positive too; each goes to
+            the box that it overlaps most.
+
+    Returns:
+        (N,) int64: index of the box, -1 for negatives, -2 between the thresholds.
+    """
+    name = "match_boxes"
+    if not 0 <= low <= high <= 1:
+        raise ArgumentError(f"{name}: low {low} and high {high} must be 0 <= low <= high <= 1")
+    inputs = [_boxes(name, boxes, "boxes"), _boxes(name, anchors, "anchors")]
+    options = {"high": float(high), "low": float(low), "allow_low_quality": bool(allow_low_quality)}
+    return _like(anchors, apply(name, inputs, **options))
 
 
 def roi_align(

@@ -32,6 +32,7 @@ FITTING = {
     "weighted_soft_cross_entropy": [(3, 4), (3, 4), (4,)],
     "teacher_bounded_regression": [(3, 4), (3, 4), (3, 4)],
     "nms": [(3, 4), (3,)],
+    "match_boxes": [(3, 4), (5, 4)],
     "batched_nms": [(3, 4), (3,), (3,)],
     "roi_align": [(1, 2, 4, 4), (3, 5)],
     "roi_pool": [(1, 2, 4, 4), (3, 5)],

@@ -165,3 +165,40 @@ def test_interpolate_by_a_factor():
     doubled = kd.interpolate(x, scale_factor=2)
     np.testing.assert_array_equal(doubled, x.repeat(2, axis=2).repeat(2, axis=3))
     assert kd.interpolate(x, scale_factor=(1, 0.5)).shape == (1, 1, 2, 1)
+
+
+# Matching
+
+
+def matched(boxes, anchors, high, low, low_quality):
+    """torchvision's rule, from the matrix of all overlaps."""
+    overlaps = ops.box_iou(boxes, anchors)
+    best, result = overlaps.max(0), overlaps.argmax(0)
+    found = np.where(best >= high, result, np.where(best < low, -1, -2))
+    if low_quality:
+        highest = overlaps.max(1)
+        ties = ((overlaps == highest[:, None]) & (highest[:, None] > 0)).any(0)
+        found = np.where(ties, result, found)
+    return found
+
+
+@pytest.mark.parametrize("low_quality", [False, True])
+@pytest.mark.parametrize(("high", "low"), [(0.7, 0.3), (0.5, 0.5), (0.5, 0.4)])
+def test_matching_follows_the_overlaps(high, low, low_quality):
+    random = np.random.default_rng(0)
+    corner = random.uniform(0, 80, (700, 2))
+    anchors = np.concatenate([corner, corner + random.uniform(5, 40, (700, 2))], 1)
+    boxes = np.concatenate([anchors[:5] + random.normal(0, 3, (5, 4)), [[300, 300, 310, 310]]])
+    boxes, anchors = boxes.astype(np.float32), anchors.astype(np.float32)
+    found = ops.match_boxes(boxes, anchors, high, low, low_quality)
+    assert found.dtype == np.int64
+    assert found.tolist() == matched(boxes, anchors, high, low, low_quality).tolist()
+    assert (found >= 0).any() and (found == -1).any()
+
+
+def test_matching_without_boxes_and_with_wrong_thresholds():
+    anchors = np.array([[0, 0, 4, 4]], np.float32)
+    assert ops.match_boxes(np.zeros((0, 4)), anchors).tolist() == [-1]
+    assert ops.match_boxes(anchors, np.zeros((0, 4))).shape == (0,)
+    with pytest.raises(kd.ArgumentError, match="low 0.5 and high 0.3"):
+        ops.match_boxes(anchors, anchors, 0.3, 0.5)

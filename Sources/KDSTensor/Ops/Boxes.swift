@@ -49,6 +49,23 @@ public enum BoxOps {
     return result
   }
 
+  /// Ground-truth box of every anchor: (M, 4) and (N, 4) to int64 (N), with −1 for negatives and −2
+  /// between the thresholds.
+  public static func match(_ boxes: Tensor, _ anchors: Tensor, rule: MatchRule) throws -> Tensor {
+    let name = "match_boxes"
+    let (truth, places) = (try boxRows(name, boxes), try boxRows(name, anchors))
+    guard rule.low <= rule.high else {
+      throw KDSError.argument("\(name): low \(rule.low) must not be above high \(rule.high)")
+    }
+    let count = places.shape[0]
+    var matches = [Int32](repeating: 0, count: count)
+    var overlaps = [Float](repeating: 0, count: count)
+    Kernels.matchAnchors(
+      boxes: truth.floats, truth.shape[0], anchors: places.floats, count, rule: rule,
+      matches: &matches, overlaps: &overlaps)
+    return try Tensor(matches.map(Int64.init), shape: [count])
+  }
+
   /// Boxes (N, 4) as plain floats off the tape.
   static func boxRows(_ name: String, _ boxes: Tensor) throws -> Tensor {
     try requireFloats(name, [boxes])
