@@ -25,7 +25,9 @@ from typing import Any
 import numpy as np
 
 CLASSES = 21
-CONTESTANTS = ("kdswift", "kdswift bf16", "torch", "torch channels_last", "torch bf16")
+CONTESTANTS = (
+    *("kdswift", "kdswift bf16", "torch", "torch channels_last", "torch compile", "torch bf16"),
+)
 
 
 def scene(size: int, batch: int) -> tuple[list[np.ndarray], list[dict[str, np.ndarray]]]:
@@ -99,8 +101,12 @@ def torchvision_step(case: str, size: int, batch: int, how: str) -> Any:
         return kinds[case](body, CLASSES, min_size=size, max_size=size)
 
     student, teacher = make("resnet18").train(), make("resnet50").eval()
-    if how == "torch channels_last" or how == "torch bf16":
+    if how != "torch":
         student, teacher = (m.to(memory_format=torch.channels_last) for m in (student, teacher))
+    if how == "torch compile":  # backbone and pyramid: what follows depends on the boxes
+        student.backbone, teacher.backbone = map(
+            torch.compile, (student.backbone, teacher.backbone)
+        )
     optimizer = torch.optim.SGD(student.parameters(), lr=1e-5, momentum=0.9)
     images, targets = scene(size, batch)
     goals = [{k: torch.from_numpy(v) for k, v in target.items()} for target in targets]
@@ -201,7 +207,7 @@ def compare(case: str, options: argparse.Namespace) -> dict[str, Any]:
     for name, row in rows.items():
         print(f"  {name:20} {row['seconds']:.3f} s   {row['peak_mb']} MB at most")
     for own, others in (
-        ("kdswift", ("torch", "torch channels_last")),
+        ("kdswift", ("torch", "torch channels_last", "torch compile")),
         ("kdswift bf16", ("torch bf16",)),
     ):
         best = min((rows[n]["seconds"] for n in others if n in rows), default=None)

@@ -36,7 +36,7 @@ def demo(options: argparse.Namespace) -> None:
 
 def train(options: argparse.Namespace) -> None:
     """Plain training."""
-    data = open_data(options.data, "train")
+    data = open_data(options.data, "train", masks=_wants_masks(options))
     model = _new_model(options, data, None)
     _conclude(model.fit(data, **_run_options(options)), options)
 
@@ -45,8 +45,7 @@ def distill(options: argparse.Namespace) -> None:
     """Training with teachers."""
     from .distillation import distill as run
 
-    data = open_data(options.data, "train")
-    student, teacher = _pair(options, data)
+    student, teacher, data = _pair(options)
     history = run(
         *(student, teacher, data),
         method=_method(options),
@@ -60,8 +59,7 @@ def doctor(options: argparse.Namespace) -> None:
     """Check a distillation; an error when a check fails."""
     from .checkup import doctor as check
 
-    data = open_data(options.data, "train")
-    student, teacher = _pair(options, data)
+    student, teacher, data = _pair(options)
     report = check(
         *(student, teacher, data, _method(options)),
         batch_size=options.batch_size,
@@ -81,9 +79,9 @@ def evaluate(options: argparse.Namespace) -> None:
     from .evaluation import evaluate as score
 
     model = load(options.model)
-    result = score(
-        model, open_data(options.data, "val"), options.metric, progress=not options.quiet
-    )
+    iou_type = "segm" if options.masks else "bbox"
+    data = open_data(options.data, "val", masks=options.masks)
+    result = score(model, data, options.metric, iou_type=iou_type, progress=not options.quiet)
     print(json.dumps(result.to_dict(), indent=2) if options.json else result.table())
 
 
@@ -180,30 +178,27 @@ def _time_step(model: Detector, options: argparse.Namespace) -> float:
     return float(np.median(times))
 
 
-def _pair(options: argparse.Namespace, data: Any) -> tuple[Detector, Any]:
-    """The student, and its teacher or teachers."""
+def _pair(options: argparse.Namespace) -> tuple[Detector, Any, Any]:
+    """The student, its teacher or teachers, and the data."""
     teachers = [load(path) for path in options.teacher]
-    if options.student:
-        student = load(options.student)
-        _take_weights(student, options)
-    else:
+    student = load(options.student) if options.student else None
+    masks = _wants_masks(options, teachers[0] if student is None else student)
+    data = open_data(options.data, "train", masks=masks)
+    if student is None:
         student = _new_model(options, data, teachers[0])
-    return student, teachers if len(teachers) > 1 else teachers[0]
+    else:
+        _take_weights(student, options)
+    return student, teachers if len(teachers) > 1 else teachers[0], data
 
 
 def _new_model(options: argparse.Namespace, data: Any, like: Detector | None) -> Detector:
     """A model from the options; what they leave open is the teacher's, or fits the data."""
     from .detector_options import Anchors
 
-    configuration: dict[str, Any]
-    if like is not None:
+    if like is not None and options.detector in (None, like.kind) and not options.neck:
         configuration = like.configuration
     else:
-        configuration = {"detector": "faster_rcnn"}
-        if isinstance(data, DigitScenes):
-            configuration |= _digits_configuration()
-        configuration["num_classes"] = len(data.class_names)
-        configuration["class_names"] = list(data.class_names)
+        configuration = _fresh_configuration(options, data)
     backbone = dict(configuration.get("backbone") or backbones.resnet_small().to_dict())
     if options.backbone:
         backbone = backbones.as_backbone(options.backbone).to_dict()
@@ -232,18 +227,27 @@ def _new_model(options: argparse.Namespace, data: Any, like: Detector | None) ->
     return model
 
 
-def _digits_configuration() -> dict[str, Any]:
-    """What the demo takes for its small scenes."""
-    from .demo import ANCHORS, IMAGE_SIZE, ROI, RPN
+def _fresh_configuration(options: argparse.Namespace, data: Any) -> dict[str, Any]:
+    """Of a model that is nobody's student: the kind's own values, or what fits the scenes."""
+    from .detector_options import neck_configuration
+    from .digits_detectors import digits_configuration
 
-    return {
-        "image_min": IMAGE_SIZE,
-        "image_max": IMAGE_SIZE,
-        "anchor_sizes": list(ANCHORS.sizes),
-        "anchor_ratios": list(ANCHORS.ratios),
-        "rpn": dict(RPN),
-        "roi": dict(ROI),
-    }
+    kind = options.detector or "faster_rcnn"
+    configuration: dict[str, Any] = {"detector": kind}
+    if isinstance(data, DigitScenes):
+        configuration = digits_configuration(kind, options.neck)
+    elif options.neck:
+        configuration["neck"] = neck_configuration(options.neck, "--neck")
+    configuration["num_classes"] = len(data.class_names)
+    configuration["class_names"] = list(data.class_names)
+    return configuration
+
+
+def _wants_masks(options: argparse.Namespace, *models: Any) -> bool:
+    """Whether the model to be trained learns from masks: as it is told, else as the models do."""
+    if options.detector:
+        return options.detector == "mask_rcnn"
+    return any(getattr(model, "has_masks", False) for model in models)
 
 
 def _take_weights(model: Detector, options: argparse.Namespace) -> None:

@@ -16,12 +16,14 @@ class Kind(NamedTuple):
     plain : the arguments without ``key=`` in their order, each with its name in messages
     splits : the split for "train" and for "val"; None where the text itself tells
     text_options : options that stay text although they look like numbers
+    masks : whether it has the objects' masks
     """
 
     dataset: Any
     plain: Mapping[str, str] = MappingProxyType({})
     splits: Mapping[str, str] | None = {"train": "train", "val": "val"}
     text_options: tuple[str, ...] = ("split",)
+    masks: bool = False
 
     def usage(self, name: str) -> str:
         """e.g. ``voc:FOLDER,key=value,…``"""
@@ -30,17 +32,19 @@ class Kind(NamedTuple):
 
 _ROOT = {"root": "FOLDER"}
 KINDS = {
-    "digits": Kind(data.DigitScenes),
+    "digits": Kind(data.DigitScenes, masks=True),
     "voc": Kind(data.VOC, _ROOT, {"train": "trainval", "val": "test"}, ("split", "year")),
-    "coco": Kind(data.COCO, {"images": "IMAGES", "annotations": "ANNOTATIONS.json"}, None),
+    "coco": Kind(data.COCO, {"images": "IMAGES", "annotations": "ANNOTATIONS.json"}, None, masks=True),
     "kitti": Kind(data.KITTI, _ROOT),
     "ilsvrc": Kind(data.ILSVRCDet, _ROOT),
     "yolo": Kind(data.YOLO, {"yaml": "FILE.yaml"}),
 }
 
 
-def open_data(text: str, split: str) -> Any:
+def open_data(text: str, split: str, masks: bool = False) -> Any:
     """The data set that `text` names; `split` is "train" or "val" where the text has none.
+
+    `masks` asks for the objects' masks, of which only some kinds have any.
 
     >>> open_data("digits:n=100,difficulty=0.5", "val")
     DigitScenes(split='val', n=100, size=96, seed=0, difficulty=0.5)
@@ -57,6 +61,11 @@ def open_data(text: str, split: str) -> Any:
         options["split"] = kind.splits[split]
     for key, value in given.items():
         options[key] = value if key in kind.text_options else _value(value)
+    if masks:
+        if not kind.masks:
+            known = ", ".join(name for name, kind in KINDS.items() if kind.masks)
+            raise ArgumentError(f"data {text!r}: masks are in {known}")
+        options["masks"] = True
     return _make(kind.dataset, text, options)
 
 

@@ -96,7 +96,7 @@ def configuration_of(
         "num_classes": num_classes,
         "class_names": list(names or ()),
         "backbone": as_backbone(backbone, f"{where}: backbone").to_dict(),
-        "neck": _neck(neck, where),
+        "neck": neck_configuration(neck, where),
     }
     if image_size is not None:
         short, longest = _image_size(image_size, where)
@@ -131,7 +131,7 @@ def _flat(values: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(size for value in lists for size in value)
 
 
-def _neck(value: Any, where: str) -> dict[str, Any]:
+def neck_configuration(value: Any, where: str) -> dict[str, Any]:
     if value is None or value == "none":
         return {"kind": "none"}
     if value == "fpn":
