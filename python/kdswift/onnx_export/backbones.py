@@ -30,7 +30,7 @@ def backbone(graph: Graph, image: Map, options: Mapping[str, Any], prefix: str) 
     name = options["name"]
     if options.get("dcn_stages"):
         raise ArgumentError("export_onnx: deformable convolutions (dcn_stages) cannot be exported")
-    if name in ("alexnet", "vgg_m", "vgg16"):
+    if name in ("alexnet", "alexnet_owt", "vgg_m", "vgg16"):
         return [Level(*found) for found in chain(graph, image, options, prefix)]
     if name.startswith("swin"):
         return [Level(*found) for found in swin(graph, image, options, prefix)]
