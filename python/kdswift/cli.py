@@ -154,6 +154,7 @@ def _evaluate(commands: Any) -> None:
     p.add_argument("model", help="a model file")
     p.add_argument("-d", "--data", required=True, help=_DATA_HELP)
     p.add_argument("--metric", default="coco", choices=_METRICS)
+    p.add_argument("--masks", action="store_true", help="compare masks in place of boxes (coco)")
     p.add_argument("--json", action="store_true", help="print JSON")
     p.add_argument("--quiet", action="store_true", help="no progress bar")
 

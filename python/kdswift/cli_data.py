@@ -31,10 +31,11 @@ class Kind(NamedTuple):
 
 
 _ROOT = {"root": "FOLDER"}
+_IMAGES_AND_FILE = {"images": "IMAGES", "annotations": "ANNOTATIONS.json"}
 KINDS = {
     "digits": Kind(data.DigitScenes, masks=True),
     "voc": Kind(data.VOC, _ROOT, {"train": "trainval", "val": "test"}, ("split", "year")),
-    "coco": Kind(data.COCO, {"images": "IMAGES", "annotations": "ANNOTATIONS.json"}, None, masks=True),
+    "coco": Kind(data.COCO, _IMAGES_AND_FILE, None, masks=True),
     "kitti": Kind(data.KITTI, _ROOT),
     "ilsvrc": Kind(data.ILSVRCDet, _ROOT),
     "yolo": Kind(data.YOLO, {"yaml": "FILE.yaml"}),

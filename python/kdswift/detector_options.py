@@ -132,6 +132,7 @@ def _flat(values: Sequence[Any]) -> tuple[Any, ...]:
 
 
 def neck_configuration(value: Any, where: str) -> dict[str, Any]:
+    """The engine's configuration of a neck: None, "none", "fpn" or `FPN`."""
     if value is None or value == "none":
         return {"kind": "none"}
     if value == "fpn":

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+import kdswift as kd
 from kdswift.cli import main
 from kdswift.cli_data import open_data
 from kdswift.errors import ArgumentError, FormatError
@@ -92,6 +93,41 @@ def test_a_run_can_be_resumed(teacher, tmp_path, capsys):
     assert "optimizer.lr" in capsys.readouterr().err
     assert main([*command, "--schedule", "constant", "--epochs", "2", "--resume", "yes"]) == 0
     assert len((tmp_path / "results.csv").read_text().splitlines()) == 3
+
+
+KINDS = [
+    (["--detector", "retinanet"], "RetinaNet"),
+    (["--detector", "mask_rcnn"], "MaskRCNN"),
+    (["--detector", "cascade_rcnn"], "CascadeRCNN"),
+    (["--detector", "rfcn"], "RFCN"),
+    (["--neck", "fpn"], "FasterRCNN"),
+    (["--detector", "mask_rcnn", "--neck", "none"], "MaskRCNN"),
+]
+
+
+@pytest.mark.parametrize(("options", "kind"), KINDS, ids=lambda value: "-".join(value))
+def test_trains_every_kind_of_detector(options, kind, tmp_path, capsys):
+    size = ["--image-size", "48", "--width", "0.25"]
+    assert main(["train", *DATA, *size, *options, *RUN, "--out", str(tmp_path)]) == 0
+    model = kd.load(tmp_path / "last.safetensors")
+    assert type(model).__name__ == kind
+    assert (model.configuration["neck"]["kind"] == "fpn") == (
+        kind in ("RetinaNet", "CascadeRCNN") or options[-1] == "fpn" or options[1:] == ["mask_rcnn"]
+    )
+    if kind == "MaskRCNN":
+        capsys.readouterr()
+        evaluate = ["evaluate", str(tmp_path / "last.safetensors"), *DATA, "--quiet", "--json"]
+        assert main([*evaluate, "--masks"]) == 0
+        assert "AP" in json.loads(capsys.readouterr().out)
+
+
+def test_masks_are_asked_of_data_that_has_them(teacher, tmp_path, capsys):
+    (tmp_path / "data.yaml").write_text("names: [a]\ntrain: .\nval: .\n")
+    wrong = ["train", "--data", f"yolo:{tmp_path / 'data.yaml'}", "--detector", "mask_rcnn"]
+    assert main([*wrong, "--out", str(tmp_path / "run")]) == 1
+    assert "masks are in digits, coco" in capsys.readouterr().err
+    assert main(["evaluate", str(teacher), *DATA, "--masks", "--quiet"]) == 1
+    assert "masks" in capsys.readouterr().err
 
 
 def test_bench_prints_times(teacher, capsys):
