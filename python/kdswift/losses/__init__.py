@@ -1,0 +1,36 @@
+"""Losses of distillation and detection, usable alone: `kd.losses.hint(student, teacher)`.
+
+Students, teachers and targets are Tensors, NumPy arrays, lists, or anything with DLPack. The result
+is a Tensor with one number whose gradient goes to the first argument only: never to a teacher, a
+target or a gate. `reduction` is one of
+
+    "paper"   as published; each function says what that is
+    "mean"    divided by the number of rows or elements, as PyTorch has it
+    "sum"     the plain sum
+    "none"    one value for each row or element
+
+Every function raises `ShapeError` naming both shapes when they do not go together, and
+`ArgumentError` for a reduction or a number outside its range. `kd.value_and_grad` gives the
+gradient of any of them as an array:
+
+>>> kd.value_and_grad(kd.losses.hint)(np.array([[1.0, 3.0]]), np.array([[1.0, 1.0]]))
+(4.0, array([[0., 4.]], dtype=float32))
+"""
+
+from .boxes import teacher_bounded_regression
+from .detection import binary_cross_entropy, cross_entropy, giou, sigmoid_focal, smooth_l1
+from .hints import hint
+from .soft_labels import kl_divergence, soft_cross_entropy, weighted_soft_cross_entropy
+
+__all__ = [
+    "binary_cross_entropy",
+    "cross_entropy",
+    "giou",
+    "hint",
+    "kl_divergence",
+    "sigmoid_focal",
+    "smooth_l1",
+    "soft_cross_entropy",
+    "teacher_bounded_regression",
+    "weighted_soft_cross_entropy",
+]
