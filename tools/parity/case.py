@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 Inputs = Mapping[str, Any]
-# Batch, channels, height, width: odd sizes, one pixel, more channels than a block and not a multiple.
+# Batch, channels, height, width: odd sizes, one pixel, channels that fill no block.
 SHAPES = ((2, 8, 7, 5), (1, 16, 9, 12), (3, 24, 1, 1), (2, 33, 4, 3), (4, 64, 6, 6))
 
 
