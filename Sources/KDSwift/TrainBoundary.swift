@@ -133,6 +133,13 @@ public func kds_trainer_set_step_count(_ trainer: OpaquePointer?, _ steps: Int64
   }
 }
 
+@implementation @_cdecl("kds_trainer_set_factor")
+public func kds_trainer_set_factor(
+  _ trainer: OpaquePointer?, _ part: Int32, _ factor: Double
+) -> Int32 {
+  boundary { try KDSwift.trainer(trainer).setFactor(factor, part: Int(part)) }
+}
+
 @implementation @_cdecl("kds_trainer_state")
 public func kds_trainer_state(
   _ trainer: OpaquePointer?, _ out_map: UnsafeMutablePointer<OpaquePointer?>?

@@ -259,6 +259,10 @@ class Trainer(_Owner):
         """Let the optimizer update a tensor that a caller's term owns."""
         lib.kds_trainer_add_parameter(self.handle, name.encode(), parameter._handle)
 
+    def set_factor(self, part: int, factor: float) -> None:
+        """Factor on all that one of the engine's parts adds to the coming steps."""
+        lib.kds_trainer_set_factor(self.handle, part, float(factor))
+
     @property
     def step_count(self) -> int:
         """Steps done; schedule and random streams follow it."""

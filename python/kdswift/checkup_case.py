@@ -13,7 +13,8 @@ from .callbacks import Callback
 from .data.loader import Batch, Loader
 from .detector import Detector
 from .distillation import prepare
-from .methods import Chen2017, Method, Term
+from .errors import KDSError
+from .methods import Method, Part, Term
 from .optimizers import SGD, as_optimizer
 from .run_options import Options, check_classes
 from .schedules import Constant
@@ -30,7 +31,9 @@ class Outcome:
 
     metrics : numbers by name;  weights : the student's, before and after
     extras : connectors, before and after;  teachers : state dicts of detectors, before and after
-    run : for its terms
+    term_gradients, knobs, equal : of what Python compares, by label: gradients of the student's
+        parameters; what weighs it, and how much; its loss between equal arrays (None: no meaning),
+        or why there is none
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
@@ -38,6 +41,8 @@ class Outcome:
     extras: list[dict[str, np.ndarray]] = field(default_factory=list)
     teachers: list[list[dict[str, np.ndarray]]] = field(default_factory=list)
     term_gradients: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    knobs: dict[str, tuple[str, float]] = field(default_factory=dict)
+    equal: dict[str, float | str | None] = field(default_factory=dict)
 
 
 class First(Sequence):
@@ -74,7 +79,9 @@ class Case:
         optimizer: Any,
         teacher_size: Any,
     ) -> None:
-        teachers, self.method, train = prepare(student, teacher, data, method, "doctor")
+        teachers, wanted, train = prepare(student, teacher, data, method, "doctor")
+        # A part that acts later is looked at as it will be then.
+        self.method = wanted.always()
         # A look at what a cache would keep must not fill it.
         self.teachers = [t.teacher if isinstance(t, CachedTeacher) else t for t in teachers]
         dataset = train.dataset if isinstance(train, Loader) else train
@@ -137,14 +144,14 @@ class Case:
         return self._plain
 
     @property
-    def own_terms(self) -> list[Term]:
-        """Terms with a weight that Python computes."""
-        return [term for term in self.method.terms if term.weight > 0]
+    def own_parts(self) -> list[Part]:
+        """What Python compares."""
+        return self.method.own_parts
 
     @property
-    def parts(self) -> list[tuple[float, Chen2017]]:
+    def parts(self) -> list[tuple[float, Any]]:
         """The engine's own parts with a weight, and their scales."""
-        return [(s, p) for s, p in self.method.parts if s > 0 and not isinstance(p, Term)]
+        return [(p.scale, p.part) for p in self.method.engine_parts if p.scale > 0]
 
 
 class _Watch(Callback):
@@ -177,11 +184,28 @@ class _TapeRun(Run):
     def _step(
         self, batch: Batch, images: _engine.Batch, views: _engine.Batch | None
     ) -> dict[str, float]:
-        for label in self._terms.labels if self._terms else ():
-            self._own_losses(batch, images, views)[label].backward()
-            self.outcome.term_gradients[label] = {
+        for part, one in self._terms.members if self._terms else ():
+            losses = self._own_losses(batch, images, views)
+            losses[one.label].backward()
+            self.outcome.term_gradients[one.label] = {
                 name: np.asarray(p.grad, dtype=np.float64)
                 for name, p in self.model.named_parameters()
                 if p.grad is not None
             }
+            is_term = isinstance(part.part, Term)
+            self.outcome.knobs[one.label] = (
+                ("weight", one.weight * part.scale) if is_term else ("scale", part.scale)
+            )
+            self.outcome.equal[one.label] = self._equal(one, batch, images, views)
         return super()._step(batch, images, views)
+
+    def _equal(
+        self, one: Any, batch: Batch, images: _engine.Batch, views: _engine.Batch | None
+    ) -> float | str | None:
+        """The loss between equal arrays, or why there is none."""
+        step = self._look(batch, images, views)
+        try:
+            loss = one.equal_loss(step)
+            return None if loss is None else float(loss.item())
+        except (KDSError, ValueError, IndexError, TypeError, AttributeError) as error:
+            return f"not tried: {error}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,11 +13,9 @@ from . import losses
 from .checkup import Row
 from .checkup_case import Case, First
 from .detector import Detector
-from .errors import KDSError
 from .methods import Chen2017, Method
 from .teachers.group import TeacherGroup, first_view
-from .tensors import Tensor, tensor
-from .terms import LOSSES, TermSet
+from .tensors import tensor
 
 # Of the detection losses' gradient: a term below a hundredth hardly acts, and beside one above
 # three times it detection hardly does. A rule of thumb, as the aim is.
@@ -59,12 +57,8 @@ def taps(case: Case) -> list[Row]:
     group = TeacherGroup(case.teachers, case.method)
     rows = [Row("pseudo-labels", "ok", line) for line in group.lines(case.loader)]
     group.check_parts(case.loader)
-    if case.own_terms:
-        offers = group.taps(case.loader)
-        found = TermSet(case.own_terms, case.student._taps(), offers, case.seed)
-        group.need(found.sources)
-        group.check_classes(case.student, found.pairs)
-    for row in found.report() if case.own_terms else ():
+    found = group.comparisons(case.student, case.loader, case.seed, 1)
+    for row in found.report() if found else ():
         text = f"{row['student']} and {row['teacher']}, connector: {row['connector']}"
         rows.append(Row(f"tap of {row['term']}", "ok", text))
     return rows
@@ -117,7 +111,7 @@ def terms(case: Case) -> list[Row]:
             rows.append(Row(f"term {name}", "failed", figure, "it compares nothing"))
         else:
             rows.append(Row(f"term {name}", "ok", figure))
-    if not rows and (case.parts or case.own_terms):
+    if not rows and (case.parts or case.own_parts):
         rows.append(Row("terms", "failed", "none was computed", "is every weight 0?"))
     return rows
 
@@ -147,9 +141,7 @@ def gradients(case: Case) -> list[Row]:
     knobs: dict[str, tuple[str, float]] = {}
     for label, gradient in case.outcome.term_gradients.items():
         norms[label] = _norm(gradient)
-    labels = list(case.outcome.term_gradients)
-    for label, term in zip(labels, case.own_terms):
-        knobs[label] = ("weight", float(term.weight))
+    knobs |= case.outcome.knobs
     for label, method, knob in _variants(case):
         plain = case.plain_gradient
         norms[label] = _norm({n: g - plain[n] for n, g in case.steep(method).items()})
@@ -215,7 +207,7 @@ def _norm(gradient: Mapping[str, np.ndarray]) -> float:
 
 def no_weight(case: Case) -> list[Row]:
     """Whether weight 0 is plain training."""
-    if not (case.parts or case.own_terms):
+    if not (case.parts or case.own_parts):
         return []
     plain, without = (case.step(m).weights[1] for m in (None, 0 * case.method))
     unlike = [name for name in plain if plain[name].tobytes() != without[name].tobytes()]
@@ -229,13 +221,13 @@ def same_features(case: Case) -> list[Row]:
     rng = np.random.default_rng(case.seed)
     maps = rng.normal(size=(2, 4, 6, 6)).astype(np.float32)
     rows = []
-    labels = list(case.outcome.term_gradients)
-    for label, term in zip(labels, case.own_terms):
-        loss: Callable = LOSSES[term.loss] if isinstance(term.loss, str) else term.loss
-        rows.append(_zero_row(label, loss, maps))
+    for label, value in case.outcome.equal.items():
+        if value is not None:
+            rows.append(_zero_row(label, value))
     for _, part in case.parts:
         if isinstance(part, Chen2017) and part.hint:
-            rows.append(_zero_row("distill_hint", losses.hint, maps))
+            value = losses.hint(tensor(maps), tensor(maps)).item()
+            rows.append(_zero_row("distill_hint", value))
         if isinstance(part, Chen2017) and part.regression:
             boxes = rng.normal(size=(6, 4)).astype(np.float32)
             value = losses.teacher_bounded_regression(boxes, boxes, boxes, part.margin).item()
@@ -244,12 +236,10 @@ def same_features(case: Case) -> list[Row]:
     return rows
 
 
-def _zero_row(label: str, loss: Callable[[Tensor, Tensor], Tensor], maps: np.ndarray) -> Row:
+def _zero_row(label: str, value: float | str) -> Row:
     name = f"same features in {label}"
-    try:
-        value = loss(tensor(maps), tensor(maps)).item()
-    except (KDSError, ValueError, IndexError, TypeError) as error:
-        return Row(name, "warning", f"not tried: {error}", "the loss takes no maps alone")
+    if isinstance(value, str):
+        return Row(name, "warning", value, "the loss takes no maps alone")
     if value == 0:
         return Row(name, "ok", "0")
     advice = "equal outputs should cost nothing, unless the loss compares images with each other"

@@ -14,8 +14,10 @@ from ._inputs import learnable
 from ._interrupt import Interrupts
 from ._version import __version__
 from .checkpoint import Checkpoint, RunFolder, check_settings
+from .comparisons.group import Comparisons
+from .comparisons.step import Step
 from .data.loader import Batch, Loader
-from .errors import ArgumentError, KDSError
+from .errors import KDSError
 from .evaluation import evaluate
 from .history import History
 from .methods import Method
@@ -23,7 +25,6 @@ from .modelfile import describe
 from .progress import Progress, say
 from .run_options import Options, engine_options, settings_of
 from .teachers.group import TeacherGroup
-from .terms import TermSet
 
 _CURVES_EVERY = 60.0  # seconds; drawing takes about one
 
@@ -74,7 +75,7 @@ class Run:
         self._trainer = _engine.Trainer(
             self.model._engine,
             [teacher._engine for teacher in self._group.in_step],
-            engine_options(self.settings, self._group.engine_method) | self._tap_options(),
+            engine_options(self.settings, self._group.engine_method) | self._own_options(),
         )
         self._group.freeze()
         try:
@@ -96,7 +97,7 @@ class Run:
     # The loop
 
     def _work(self) -> None:
-        total = self.options.epochs * len(self.loader)
+        total = self._total_steps
         self._progress = Progress(total, self.step, self.options.progress)
         try:
             with Interrupts() as self._interrupts:
@@ -146,19 +147,32 @@ class Run:
         self, batch: Batch, images: _engine.Batch, views: _engine.Batch | None
     ) -> dict[str, float]:
         """Both halves of a step; the metrics."""
-        if self._terms:
-            return self._trainer.finish(self._own_losses(batch, images, views))
-        return self._trainer.step(images, views)
+        self._set_factors()
+        if not self._terms:
+            return self._trainer.step(images, views)
+        metrics = self._trainer.finish(self._own_losses(batch, images, views))
+        return self._terms.idle(self.step) | metrics
 
     def _own_losses(
         self, batch: Batch, images: _engine.Batch, views: _engine.Batch | None
     ) -> dict[str, Any]:
         """The first half of a step, and the terms that Python computes, on the tape."""
         assert self._terms is not None
+        return self._terms.losses(self._look(batch, images, views))
+
+    def _look(self, batch: Batch, images: _engine.Batch, views: _engine.Batch | None) -> Step:
+        """The first half of a step: what the terms look at."""
+        assert self._terms is not None
         # What teachers outside the step may get wrong comes before the student's statistics move.
         arrays = self._group.before(batch, images, views)
         taps = self._trainer.forward(images, views if self._group.in_step else None)
-        return self._terms.losses(taps, arrays | self._group.after(taps))
+        return self._terms.step(taps, arrays | self._group.after(taps), self.step)
+
+    def _set_factors(self) -> None:
+        """The schedules of the parts that the engine computes."""
+        for index, part in enumerate(self.method.engine_parts if self.method else ()):
+            if part.windows and self._group.engine_parts:
+                self._trainer.set_factor(index, part.factor(self.step, self._total_steps))
 
     def _failure(self, error: KDSError, batch: Batch) -> str:
         items = ", ".join(map(str, batch.indices[:16])) + (" …" if len(batch.indices) > 16 else "")
@@ -298,27 +312,27 @@ class Run:
 
     # Odds and ends
 
-    def _tap_options(self) -> dict[str, Any]:
-        """A teacher's region head runs for terms only if one of them reads it."""
-        sources = self._terms.sources if self._terms else []
-        return {"region_taps": any(name.startswith("roi.") for _, name in sources)}
+    @property
+    def _total_steps(self) -> int:
+        return self.options.epochs * len(self.loader)
 
-    def _make_terms(self) -> TermSet | None:
+    def _own_options(self) -> dict[str, Any]:
+        """What the method wants of the engine's step: parts of the teacher that nobody reads do
+        not run."""
+        names = [name for _, name in self._terms.sources] if self._terms else []
+        return {
+            "region_taps": any(name.startswith("roi.") for name in names),
+            "head_taps": self._group.engine_parts
+            or not names
+            or not all(name.startswith(("backbone.", "neck.")) for name in names),
+            "loss_weights": {} if self.method is None else self.method.loss_weights,
+        }
+
+    def _make_terms(self) -> Comparisons | None:
         self._group.check_parts(self.loader)
-        terms = [] if self.method is None else [t for t in self.method.terms if t.weight > 0]
-        if not terms:
-            return None
-        if not self._group.teachers:
-            raise ArgumentError(
-                f"distill: {self._group.labellers[0]!r} gives boxes, no taps for "
-                f"{terms[0].label}; leave method away, or add a teacher with taps"
-            )
-        result = TermSet(
-            terms, self.model._taps(), self._group.taps(self.loader), self.options.seed
+        return self._group.comparisons(
+            self.model, self.loader, self.options.seed, self._total_steps
         )
-        self._group.need(result.sources)
-        self._group.check_classes(self.model, result.pairs)
-        return result
 
     def _report(self) -> None:
         """Print what is compared with what, before time is spent."""

@@ -29,7 +29,8 @@ int32_t kds_trainer_release(kds_trainer trainer);
 int32_t kds_trainer_step(kds_trainer trainer, kds_batch batch, kds_batch teacher_batch);
 int32_t kds_trainer_metrics(kds_trainer trainer, int64_t capacity, int64_t *out_needed, char *out_text);
 /// First half of a step, for terms computed by the caller: runs the forward passes and gives taps
-/// "student.NAME" (on the tape) and "teacher.NAME" (off it). @since 0.1
+/// "student.NAME" (on the tape) and "teacher.NAME" (off it), and what they saw as "input.size",
+/// "input.sizes", "input.scales", "input.boxes", "input.labels" and "teacher_input.…". @since 0.1
 int32_t kds_trainer_forward(kds_trainer trainer, kds_batch batch, kds_batch teacher_batch,
                             kds_tensor_map *out_taps);
 /// Second half: adds the caller's scalar losses (already weighted), walks back, updates. @since 0.1
@@ -40,6 +41,8 @@ int32_t kds_trainer_add_parameter(kds_trainer trainer, const char *name, kds_ten
 /// Steps done; the schedule and the random streams follow it. @since 0.1
 int32_t kds_trainer_step_count(kds_trainer trainer, int64_t *out_steps);
 int32_t kds_trainer_set_step_count(kds_trainer trainer, int64_t steps);
+/// Factor, from 0, on all that one part of the method adds to the coming steps. @since 0.1
+int32_t kds_trainer_set_factor(kds_trainer trainer, int32_t part, double factor);
 /// Everything but the student that a resumed run needs: optimizer state and connectors. @since 0.1
 int32_t kds_trainer_state(kds_trainer trainer, kds_tensor_map *out_map);
 /// Copies one entry of such a state back. Names from an earlier state are created. @since 0.1

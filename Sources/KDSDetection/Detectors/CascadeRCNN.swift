@@ -5,11 +5,14 @@ import KDSTensor
 /// What one training pass of a detector of regions computed, without what Chen's terms need.
 public struct TwoStageTrainingPass: TrainingPass {
   public let dense: FasterRCNNDensePass
+  /// (R, 5) the regions that were sampled first, in input pixels.
+  public let rois: Tensor
   public let losses: [NamedTensor]
 
   public var batch: PreparedBatch { dense.batch }
   public var maps: FeatureMaps { dense.maps }
   public var headTaps: [NamedTensor] { dense.headTaps }
+  public var regionTaps: [NamedTensor] { [("roi.regions", rois)] }
 }
 
 /// Cascade R-CNN (Cai & Vasconcelos 2018), with masks Cascade Mask R-CNN: several region heads, each
@@ -89,8 +92,10 @@ public final class CascadeRCNN: Module, TwoStageDetector {
       proposals.sample(pass.rpnOutput, batch: batch, seed: seed))
     var boxes = try proposals.proposals(
       pass.rpnOutput, sizes: batch.sizes, input: batch.inputSize, training: true)
+    var first: Tensor?
     for (index, stage) in stages.enumerated() {
       let regions = try stage.sampler.draw(proposals: boxes, batch: batch, seed: seed)
+      first = first ?? regions.rois
       let (logits, deltas) = try stage.head(
         levels, regions.rois, dropoutSeed: seed &+ UInt64(index))
       let sample = try sharedBoxSample(regions, logits, deltas)
@@ -107,7 +112,8 @@ public final class CascadeRCNN: Module, TwoStageDetector {
       // The truth joins every stage's regions anew.
       boxes = refined(stage, regions.rois, deltas, batch) { !regions.isTruth[$0] }
     }
-    return TwoStageTrainingPass(dense: pass, losses: losses)
+    let rois = try first ?? regions([])
+    return TwoStageTrainingPass(dense: pass, rois: rois, losses: losses)
   }
 
   /// Regions after a stage has moved them, per image, within the images; no gradient passes.

@@ -19,7 +19,7 @@ public struct FasterRCNNTrainingPass: TrainingPass {
 
   public var headTaps: [NamedTensor] { rpnTaps(rpnOutput, maps.levels) }
   public var regionTaps: [NamedTensor] {
-    [("roi.class_logits", classLogits), ("roi.box_deltas", boxDeltas)]
+    [("roi.class_logits", classLogits), ("roi.box_deltas", boxDeltas), ("roi.regions", rois)]
   }
 }
 

@@ -69,7 +69,8 @@ public final class RFCN: Module, TwoStageDetector {
       ("loss_classifier", try sample.classificationLoss()),
       ("loss_box_reg", try sample.regressionLoss(beta: configuration.roi.smooth_l1_beta)),
     ]
-    return TwoStageTrainingPass(dense: pass, losses: try proposalLosses(rpn) + own)
+    return TwoStageTrainingPass(
+      dense: pass, rois: regions.rois, losses: try proposalLosses(rpn) + own)
   }
 
   public func detect(

@@ -125,4 +125,26 @@ public struct PreparedBatch {
   public var masks: [ImageMasks?] = []
   /// Height and width of the padded input.
   public var inputSize: Size2 { Size2(images.shape[2], images.shape[3]) }
+
+  /// What the network saw, as tensors: "size" (2), the padded input's height and width; "sizes" (N, 2)
+  /// of the images inside it; "scales" (N, 2), input pixels per original pixel, vertical first; "boxes"
+  /// (M, 5), the image's number and xyxy in input pixels; "labels" (M).
+  public func description() throws -> [(name: String, tensor: Tensor)] {
+    var rows: [Float] = []
+    for (image, list) in boxes.enumerated() {
+      for box in 0..<list.count / 4 {
+        rows.append(Float(image))
+        rows += list[4 * box..<4 * box + 4]
+      }
+    }
+    let classes = labels.flatMap { $0 }
+    let pairs = sizes.flatMap { [Float($0.height), Float($0.width)] }
+    return [
+      ("size", try Tensor([Float(inputSize.height), Float(inputSize.width)], shape: [2])),
+      ("sizes", try Tensor(pairs, shape: [sizes.count, 2])),
+      ("scales", try Tensor(scales.flatMap { [$0.y, $0.x] }, shape: [scales.count, 2])),
+      ("boxes", try Tensor(rows, shape: [rows.count / 5, 5])),
+      ("labels", try Tensor(classes, shape: [classes.count])),
+    ]
+  }
 }

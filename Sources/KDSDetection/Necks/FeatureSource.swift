@@ -70,6 +70,8 @@ public func makeFeatureSource(
   switch neck.kind {
   case "none": return body
   case "fpn": return try PyramidBackbone(body: body, neck, initializer)
-  default: throw KDSError.argument("neck: \"\(neck.kind)\" is neither \"none\" nor \"fpn\"")
+  case "deconv": return try FinerBackbone(body: body, neck, initializer)
+  default:
+    throw KDSError.argument("neck: \"\(neck.kind)\" is none of \"none\", \"fpn\" and \"deconv\"")
   }
 }

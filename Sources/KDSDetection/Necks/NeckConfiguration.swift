@@ -1,6 +1,6 @@
 /// What stands between backbone and heads.
 public struct NeckConfiguration: Codable, Equatable {
-  /// "none" or "fpn".
+  /// "none", "fpn" or "deconv" (one map, at half the stride of the backbone's last).
   public var kind = "none"
   /// Channels of every level.
   public var channels = 256

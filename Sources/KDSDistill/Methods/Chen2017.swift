@@ -14,7 +14,8 @@ public final class Chen2017: DistillationPart {
   public let configuration: Chen2017Configuration
   public let connectors = Module()
   private let hint: FeatureConnector?
-  /// Factor on all terms: the configured scale, shared by several teachers.
+  public var factor: Float = 1
+  /// Factor on all terms as configured, shared by several teachers.
   private let scale: Float
 
   /// - Parameter share: 1 / number of teachers.
@@ -32,8 +33,10 @@ public final class Chen2017: DistillationPart {
     try checkHeads(student, teacher)
   }
 
-  private var softens: Bool { !configuration.classification.isEmpty && scale > 0 }
-  private var softWeight: Float { scale * Float(1 - configuration.mu) }
+  /// Factor on all terms in this step.
+  private var strength: Float { scale * factor }
+  private var softens: Bool { !configuration.classification.isEmpty && strength > 0 }
+  private var softWeight: Float { strength * Float(1 - configuration.mu) }
 
   public func detectionWeight(_ loss: String) -> Float {
     let distilled =
@@ -47,7 +50,7 @@ public final class Chen2017: DistillationPart {
       throw KDSError.argument("chen2017: the student has no region head")
     }
     var terms: [LossTerm] = []
-    if scale == 0 { return terms }
+    if strength == 0 { return terms }
     if configuration.rpn, needsHeads { terms += try proposalTerms(pass, teacher) }
     if configuration.rcn, needsHeads {
       let (logits, deltas) = try teacher.regionOutputs(of: pass)
@@ -65,7 +68,7 @@ public final class Chen2017: DistillationPart {
           tensor: try studentMap.hint(
             teacher: teacherMap, distance: configuration.hint_distance == "l1" ? .l1 : .l2,
             reduction: configuration.hint_reduction == "mean" ? .mean : .sum),
-          weight: scale * Float(configuration.gamma)))
+          weight: strength * Float(configuration.gamma)))
     }
     return terms
   }
@@ -128,7 +131,7 @@ public final class Chen2017: DistillationPart {
       terms.append(
         LossTerm(
           name: "distill_\(head)_regression", tensor: try sample.normalized(sum),
-          weight: scale * Float(configuration.nu)))
+          weight: strength * Float(configuration.nu)))
     }
     return terms
   }

@@ -22,10 +22,15 @@ public struct TeacherPass {
   public var batch: PreparedBatch { pass.batch }
   public var maps: FeatureMaps { pass.maps }
 
-  /// The one place where teachers run: evaluation mode, no tape.
-  public init(_ teacher: any Detector, _ batch: PreparedBatch) throws {
+  /// The one place where teachers run: evaluation mode, no tape; backbone and neck alone unless their
+  /// `heads` are read.
+  public init(_ teacher: any Detector, _ batch: PreparedBatch, heads: Bool = true) throws {
     self.teacher = teacher
-    pass = try Tape.withoutGrad { try teacher.densePass(batch) }
+    pass = try Tape.withoutGrad {
+      heads
+        ? try teacher.densePass(batch)
+        : MapsPass(batch: batch, maps: try teacher.source.maps(batch.images))
+    }
   }
 
   /// Every tap; those of the region head where teacher and student both have one.
@@ -69,10 +74,19 @@ public struct TeacherPass {
   }
 }
 
+/// A teacher of which only the maps are read.
+private struct MapsPass: DensePass {
+  let batch: PreparedBatch
+  let maps: FeatureMaps
+  var headTaps: [NamedTensor] { [] }
+}
+
 /// One published method at work for one student and one teacher.
 public protocol DistillationPart: AnyObject {
   /// Connectors, to be trained and saved with the run.
   var connectors: Module { get }
+  /// Factor on all terms in the coming step; schedules move it.
+  var factor: Float { get set }
   /// Factor that this part puts on a detection loss of the student, by its name; 1 where it leaves it alone.
   func detectionWeight(_ loss: String) -> Float
   /// The terms of one step.

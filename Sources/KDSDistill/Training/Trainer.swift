@@ -90,17 +90,45 @@ public final class Trainer {
     // Connectors and the caller's own tensors too: a step that was refused may have left some.
     student.clearGradients()
     for (_, tensor) in trainedParameters() { tensor.gradient = nil }
-    let passes = try teachers.map { try TeacherPass($0, $0.prepare(teacherBatch ?? batch)) }
+    let heads = options.common.head_taps || !parts.isEmpty
+    let passes = try teachers.map {
+      try TeacherPass($0, $0.prepare(teacherBatch ?? batch), heads: heads)
+    }
     let pass = try student.trainingPass(student.prepare(batch), seed: seed)
+    try checkLossWeights(pass.losses.map(\.name))
     var terms = pass.losses.map { loss in
       let weight = parts.reduce(Float(1)) { $0 + $1.part.detectionWeight(loss.name) - 1 }
-      return LossTerm(name: loss.name, tensor: loss.tensor, weight: weight)
+      let factor = Float(options.common.loss_weights[loss.name] ?? 1)
+      return LossTerm(name: loss.name, tensor: loss.tensor, weight: weight * factor)
     }
     for (index, part) in parts { terms += try part.terms(pass, passes[index]) }
     pending = PendingStep(terms: Self.merged(terms), pass: pass, teachers: passes)
   }
 
-  /// Taps of the pending step: "student.NAME" on the tape, "teacher.NAME" (of the first teacher) off it.
+  private func checkLossWeights(_ names: [String]) throws {
+    for (name, weight) in options.common.loss_weights {
+      guard names.contains(name) else {
+        throw KDSError.argument("loss_weights: \"\(name)\" is none of the losses \(names)")
+      }
+      guard weight >= 0, weight.isFinite else {
+        throw KDSError.argument("loss_weights: \(weight) of \(name) must be finite, not negative")
+      }
+    }
+  }
+
+  /// Factor on everything that one part of the method adds to the coming steps, in the order of the
+  /// options' parts.
+  public func setFactor(_ factor: Double, part: Int) throws {
+    let perPart = max(1, teachers.count)
+    guard part >= 0, (part + 1) * perPart <= parts.count, factor >= 0, factor.isFinite else {
+      throw KDSError.argument(
+        "set_factor: part \(part) of \(parts.count / perPart), factor \(factor)")
+    }
+    for index in part * perPart..<(part + 1) * perPart { parts[index].part.factor = Float(factor) }
+  }
+
+  /// Taps of the pending step: "student.NAME" on the tape, "teacher.NAME" (of the first teacher) off
+  /// it, "input.NAME" and "teacher_input.NAME" of what they saw (see `PreparedBatch.description`).
   public func pendingTaps() throws -> [(name: String, tensor: Tensor)] {
     guard let pending else {
       throw KDSError.argument("taps: there is no pending step; call forward first")
@@ -111,8 +139,12 @@ public final class Trainer {
         options.common.region_taps ? try $0.taps(for: pending.pass) : $0.pass.taps
       } ?? []
     }
-    return own.map { ("student." + $0.name, $0.tensor) }
-      + others.map { ("teacher." + $0.name, $0.tensor) }
+    let seen = try pending.pass.batch.description()
+    let seenByTeacher = try pending.teachers.first?.batch.description() ?? []
+    let groups = [
+      ("student.", own), ("teacher.", others), ("input.", seen), ("teacher_input.", seenByTeacher),
+    ]
+    return groups.flatMap { prefix, list in list.map { (prefix + $0.name, $0.tensor) } }
   }
 
   /// Backward pass and update, with the caller's own terms added.

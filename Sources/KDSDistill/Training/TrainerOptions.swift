@@ -13,6 +13,10 @@ public struct TrainerOptions: Equatable {
     public var seed = 0
     /// "fp32", or "bf16": convolutions in bfloat16; weights, optimizer and losses stay float32.
     public var precision = "fp32"
+    /// Factors on the student's detection losses by their names; those not named have 1.
+    public var loss_weights: [String: Double] = [:]
+    /// Whether teachers' dense heads run; without them their taps are those of backbone and neck.
+    public var head_taps = true
     /// Whether teachers' region heads run for the taps that a caller's own terms read.
     public var region_taps = true
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from .. import _engine
 from .._autograd import no_grad
+from ..comparisons.group import Comparisons
+from ..comparisons.step import Source
 from ..data.images import as_image, to_uint8
 from ..data.loader import Batch, Loader, _resized
 from ..detector import Detector
@@ -16,8 +18,6 @@ from ..teacher import Teacher, check_finite
 from ..tensors import Tensor, tensor
 from .cached import CachedTeacher
 from .detectors import describe_detector, missing_in_features
-
-Source = tuple[int, str]  # (number of the teacher, name of its tap)
 
 
 class TeacherGroup:
@@ -68,11 +68,8 @@ class TeacherGroup:
         offers = self.taps(loader)
         index = next(i for i, t in enumerate(self.teachers) if not isinstance(t, Detector))
         names = [row["name"] for row in offers[index]]
-        parts = [
-            type(part).__name__
-            for scale, part in (self.method.parts if self.method else ())
-            if scale and hasattr(part, "options")
-        ]
+        engine_parts = self.method.engine_parts if self.method else []
+        parts = [type(part.part).__name__ for part in engine_parts if part.scale]
         raise ArgumentError(
             f"distill: {parts[0]} needs kdswift detectors as teachers; "
             f"{self.teachers[index]!r} offers {', '.join(names)}: compare them by "
@@ -115,6 +112,34 @@ class TeacherGroup:
             return 0 if self.detectors else None
         regions = [i for i in detectors if missing_in_features(self.teachers[i], self._needed[i])]
         return min(regions or detectors, default=None)
+
+    def comparisons(
+        self, student: Detector, loader: Loader, seed: int, total_steps: int
+    ) -> Comparisons | None:
+        """What the method compares outside the engine's step, checked; None: nothing."""
+        own = [] if self.method is None else self.method.own_parts
+        if not own:
+            return None
+        if not self.teachers:
+            raise ArgumentError(
+                f"distill: {self.labellers[0]!r} gives boxes, no taps for "
+                f"{own[0].part.label}; leave method away, or add a teacher with taps"
+            )
+        assert self.method is not None
+        taps = self.taps(loader)
+        result = Comparisons(
+            *(self.method, student, student._taps(), self.teachers, taps, seed, total_steps)
+        )
+        if not result.members:
+            return None
+        self.need(result.sources)
+        self.check_classes(student, result.pairs)
+        return result
+
+    @property
+    def engine_parts(self) -> bool:
+        """Whether the engine's own parts act."""
+        return self._has_parts
 
     @property
     def _has_parts(self) -> bool:

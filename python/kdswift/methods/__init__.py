@@ -1,0 +1,66 @@
+"""Distillation methods as data: which outputs of student and teacher are compared, and how.
+
+kd.methods.Chen2017()                                   # a published method
+kd.methods.CWD() + 0.5 * kd.methods.PKD()               # a weighted sum
+kd.methods.FGD().during(start=500, ramp=500)            # acting from step 500 on
+kd.methods.PKD() + kd.Method([kd.Term("backbone.layer2", loss=my_loss)])   # with a term of your own
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import ArgumentError
+from .base import Method, Part
+from .chen2017 import Chen2017
+from .feature_maps import CWD, PKD, AttentionTransfer, FeatureMatching, FitNets
+from .term import Term
+from .window import Window
+
+__all__ = [
+    "CWD",
+    "PKD",
+    "AttentionTransfer",
+    "Chen2017",
+    "FeatureMatching",
+    "FitNets",
+    "Method",
+    "Part",
+    "Term",
+    "Window",
+    "as_method",
+    "by_name",
+]
+
+
+def as_method(value: Any) -> Method:
+    """A method from itself, a `Term`, a name, or a list of terms; None is `Chen2017()`."""
+    if value is None:
+        return Chen2017()
+    if isinstance(value, Method):
+        return value
+    if isinstance(value, Term):
+        return Method([value])
+    if isinstance(value, str):
+        return by_name(value)
+    if isinstance(value, (list, tuple)):
+        return Method(value)
+    raise ArgumentError(f"method must be one of kd.methods or a kd.Method, got {value!r}")
+
+
+def names() -> dict[str, type[Method]]:
+    """The published methods by the names that the command line uses."""
+    classes = [value for value in globals().values() if isinstance(value, type)]
+    published = [c for c in classes if issubclass(c, Method) and getattr(c, "label", "")]
+    return {c.label: c for c in sorted(published, key=lambda c: c.label)}  # type: ignore[attr-defined]
+
+
+def by_name(name: str, **options: Any) -> Method:
+    """A published method by its name, such as "cwd" or "feature_matching"."""
+    known = names()
+    if name not in known:
+        raise ArgumentError(f"method {name!r} is not known; there are {', '.join(known)}")
+    try:
+        return known[name](**options)  # type: ignore[call-arg]
+    except TypeError as error:
+        raise ArgumentError(f"method {name!r}: {error}") from None
