@@ -15,6 +15,12 @@ private struct CastOptions: Codable {
   var dtype = "float32"
 }
 
+private struct QuantizeOptions: Codable {
+  var step = 1.0
+  var form = QuantizerForm.uniform.rawValue
+  var relu = false
+}
+
 extension OpRegistry {
   static let elementwise: [OpEntry] =
     unary + arithmetic + comparisons + [
@@ -26,6 +32,17 @@ extension OpRegistry {
       },
       OpEntry("add_relu", 2...2, "max(a + b, 0) of two tensors of one shape") {
         try $0[0].addingReLU($0[1])
+      },
+      OpEntry(
+        "quantize", 1...1, QuantizeOptions(),
+        "nearest of {0, step, 2 step, …} (form uniform) or {0, step, 2 step, 4 step, …} "
+          + "(power_of_two), ties down; the gradient passes, with relu where x > 0"
+      ) {
+        guard let form = QuantizerForm(rawValue: $1.form) else {
+          throw KDSError.argument(
+            "quantize: form \"\($1.form)\" is neither \"uniform\" nor \"power_of_two\"")
+        }
+        return try $0[0].quantized(step: Float($1.step), form: form, relu: $1.relu)
       },
       OpEntry("cast", 1...1, CastOptions(), "to dtype float32 or int64 (rounded towards zero)") {
         switch $1.dtype {
