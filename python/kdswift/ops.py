@@ -18,7 +18,7 @@ from .tensors import Tensor, apply, as_tensor, tensor
 
 __all__ = [
     *("batched_nms", "box_iou", "deform_conv2d", "generalized_box_iou", "match_boxes", "nms"),
-    *("ps_roi_pool", "roi_align", "roi_pool"),
+    *("ps_roi_pool", "quantize", "roi_align", "roi_pool"),
 ]
 
 Array = Any
@@ -150,6 +150,33 @@ def ps_roi_pool(
         (c · height + i) · width + j.
     """
     return _regions("ps_roi_pool", input, boxes, _grid("ps_roi_pool", output_size, spatial_scale))
+
+
+def quantize(
+    input: Array, step: float = 1.0, form: str = "uniform", relu: bool = True
+) -> Array:
+    """Features rounded to levels (Wei et al. 2018, Quantization Mimic, eq. 1 to 3).
+
+    Uniform levels are 0, s, 2s, …: s max(0, ceil(f / s - 1/2)), so halves go down and all
+    negatives to 0; there is no upper limit. The gradient passes unchanged ("straight through").
+
+    Args:
+        input: any shape.
+        step: s; 1 in the paper.
+        form: "uniform", or "power_of_two" with the levels 0, s, 2s, 4s, … of the paper's Table 6.
+        relu: whether the gradient is that of a ReLU in front, 0 where f <= 0. The values are the
+            same.
+
+    Raises:
+        ArgumentError: an element is NaN or infinite.
+    """
+    if form not in ("uniform", "power_of_two"):
+        raise ArgumentError(f"quantize: form is {form!r}, expected 'uniform' or 'power_of_two'")
+    if not 0 < step < float("inf"):
+        raise ArgumentError(f"quantize: step is {step}, expected a positive number")
+    source = _floats(as_tensor(input, "quantize: input"))
+    options = {"step": float(step), "form": form, "relu": bool(relu)}
+    return _like(input, apply("quantize", [source], **options))
 
 
 def deform_conv2d(

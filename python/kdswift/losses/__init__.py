@@ -19,18 +19,38 @@ gradient of any of them as an array:
 
 from .boxes import teacher_bounded_regression
 from .detection import binary_cross_entropy, cross_entropy, giou, sigmoid_focal, smooth_l1
+from .heads import (
+    bckd_classification,
+    bckd_localization,
+    binary_soft_labels,
+    crosskd_classification,
+    crosskd_regression,
+    standardize_like,
+)
 from .hints import hint
+from .localization import localization_distillation, vlr_region
+from .quality import distribution_focal, quality_focal
 from .soft_labels import kl_divergence, soft_cross_entropy, weighted_soft_cross_entropy
 
 __all__ = [
+    "bckd_classification",
+    "bckd_localization",
     "binary_cross_entropy",
+    "binary_soft_labels",
     "cross_entropy",
+    "crosskd_classification",
+    "crosskd_regression",
+    "distribution_focal",
     "giou",
     "hint",
     "kl_divergence",
+    "localization_distillation",
+    "quality_focal",
     "sigmoid_focal",
     "smooth_l1",
     "soft_cross_entropy",
+    "standardize_like",
     "teacher_bounded_regression",
+    "vlr_region",
     "weighted_soft_cross_entropy",
 ]
