@@ -152,9 +152,7 @@ def ps_roi_pool(
     return _regions("ps_roi_pool", input, boxes, _grid("ps_roi_pool", output_size, spatial_scale))
 
 
-def quantize(
-    input: Array, step: float = 1.0, form: str = "uniform", relu: bool = True
-) -> Array:
+def quantize(input: Array, step: float = 1.0, form: str = "uniform", relu: bool = True) -> Array:
     """Features rounded to levels (Wei et al. 2018, Quantization Mimic, eq. 1 to 3).
 
     Uniform levels are 0, s, 2s, …: s max(0, ceil(f / s - 1/2)), so halves go down and all

@@ -18,6 +18,6 @@ extension OpRegistry {
     ) {
       try $0[0].regionWeights(
         $0[1].plain(), spatialScale: $1.spatialScale, normalize: $1.normalize)
-    },
+    }
   ]
 }

@@ -66,9 +66,7 @@ def localization_distillation(
     return loss * (1 / inputs[0].shape[-1] / (avg_factor if paper else 1))
 
 
-def vlr_region(
-    anchors: Sequence[Any], boxes: Any, top: int = 9, low: float = 0.25
-) -> np.ndarray:
+def vlr_region(anchors: Sequence[Any], boxes: Any, top: int = 9, low: float = 0.25) -> np.ndarray:
     """The valuable localization region of LD (Zheng et al. 2022): anchors near a box that are not
     its positives, low · t <= DIoU(anchor, box) < t.
 
