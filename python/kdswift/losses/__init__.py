@@ -19,6 +19,15 @@ gradient of any of them as an array:
 
 from .boxes import teacher_bounded_regression
 from .detection import binary_cross_entropy, cross_entropy, giou, sigmoid_focal, smooth_l1
+from .features import (
+    attention_transfer,
+    cwd,
+    feature_matching,
+    fitnets,
+    pkd,
+    weighted_squared_error,
+)
+from .fgd import fgd
 from .heads import (
     bckd_classification,
     bckd_localization,
@@ -29,10 +38,12 @@ from .heads import (
 )
 from .hints import hint
 from .localization import localization_distillation, vlr_region
+from .mgd import mgd
 from .quality import distribution_focal, quality_focal
 from .soft_labels import kl_divergence, soft_cross_entropy, weighted_soft_cross_entropy
 
 __all__ = [
+    "attention_transfer",
     "bckd_classification",
     "bckd_localization",
     "binary_cross_entropy",
@@ -40,11 +51,17 @@ __all__ = [
     "cross_entropy",
     "crosskd_classification",
     "crosskd_regression",
+    "cwd",
     "distribution_focal",
+    "feature_matching",
+    "fgd",
+    "fitnets",
     "giou",
     "hint",
     "kl_divergence",
     "localization_distillation",
+    "mgd",
+    "pkd",
     "quality_focal",
     "sigmoid_focal",
     "smooth_l1",
@@ -53,4 +70,5 @@ __all__ = [
     "teacher_bounded_regression",
     "vlr_region",
     "weighted_soft_cross_entropy",
+    "weighted_squared_error",
 ]

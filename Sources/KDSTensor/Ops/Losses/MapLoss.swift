@@ -1,0 +1,53 @@
+import KDSKernels
+
+/// A student's and a teacher's feature map (N, C, H, W) of one layout that the kernels read.
+struct MapPair {
+  let student, teacher: Tensor
+  let geometry: ChannelGeometry
+
+  /// Checks both and brings the teacher into the student's layout.
+  /// - Parameter sameChannels: whether unlike channel counts are an error.
+  init(_ name: String, _ student: Tensor, _ teacher: Tensor, sameChannels: Bool = true) throws {
+    try requireFloats(name, [student, teacher])
+    let (s, t) = (student.shape, teacher.shape)
+    guard s.count == 4, t.count == 4 else {
+      throw KDSError.shape("\(name): student \(s) and teacher \(t) must be maps (N, C, H, W)")
+    }
+    guard s[0] == t[0], s[2...] == t[2...], !sameChannels || s[1] == t[1] else {
+      throw KDSError.shape(
+        "\(name): student \(s) and teacher \(t) must have one shape"
+          + (sameChannels ? "" : " apart from their channels"))
+    }
+    self.student = try mapForKernels(student)
+    self.teacher = try teacher.inLayout(self.student.layout)
+    geometry = ChannelGeometry(self.student)
+  }
+
+  /// The teacher's sizes, which differ from the student's in channels at most.
+  var teacherGeometry: ChannelGeometry { ChannelGeometry(teacher) }
+}
+
+/// The map as floats in a layout that map kernels know: plain, or blocks of 8 or 16.
+func mapForKernels(_ map: Tensor) throws -> Tensor {
+  let floats = try map.widened()
+  return [1, 8, 16].contains(floats.layout.block) ? floats : try floats.plain()
+}
+
+/// Puts the value of a loss on the tape; gradients by input were computed along with it.
+///
+/// - Parameter gradients: for each input a function that gives its gradient for a loss of weight 1,
+///   or nil. Called once, and only where the input is tracked.
+func recordLoss(
+  _ name: String, _ value: Double, _ inputs: [Tensor], _ gradients: [(() throws -> Tensor)?]
+) throws -> Tensor {
+  let result = try Tensor.scalar(Float(value))
+  let wanted = inputs.map(\.isTracked)
+  return Tape.record(result, name, inputs) { incoming in
+    let share = incoming.item
+    return try zip(wanted, gradients).map { wanted, gradient in
+      guard wanted, let gradient else { return nil }
+      let own = try gradient()
+      return share == 1 ? own : try own.multiplied(by: share)
+    }
+  }
+}

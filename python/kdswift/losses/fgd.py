@@ -1,0 +1,254 @@
+"""FGD: focal and global distillation (Yang et al., CVPR 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import ArgumentError, ShapeError
+from ..functional import layer_norm, linear, relu
+from ..tensors import Tensor, apply, tensor
+from ._maps import check_average, finite, load_parameters, map_pair, positive
+
+_SIDES = ("student", "teacher")
+
+
+def fgd(
+    student: Any,
+    teacher: Any,
+    boxes: Sequence[Any],
+    image_sizes: Sequence[Any],
+    context: Mapping[str, Any] | None = None,
+    temperature: float = 0.5,
+    alpha: float = 1e-3,
+    beta: float = 5e-4,
+    gamma: float = 5e-4,
+    relation: float = 5e-6,
+    reduction: str = "paper",
+) -> Tensor:
+    """Focal and global distillation of one level of the pyramid.
+
+    alpha L_fg + beta L_bg + gamma L_att + relation L_rel, each divided by the number of images:
+
+        L_fg   sum M_fg A^S_T A^C_T (S - T)^2, with the teacher's attention; L_bg with M_bg
+        L_att  ||A^S_S - A^S_T||_1 + ||A^C_S - A^C_T||_1
+        L_rel  ||R(S) - R(T)||^2, R(F) = F + W_2 relu(norm(W_1 sum_j softmax_j(W_k F)_j F_j))
+
+    A^S = H W softmax(mean over c of |F| / temperature) over the pixels, A^C = C softmax(mean over
+    the pixels of |F| / temperature) over the channels. `focal_masks` gives M_fg and M_bg.
+
+    The gradient goes to the student and to the `context` blocks of both sides. Weights of the
+    authors: one-stage detectors as the defaults; FCOS temperature 0.8 and 1.6e-3, 8e-4, 8e-4, 8e-6;
+    two-stage 5e-5, 2.5e-5, 5e-5, 5e-7 on four levels.
+
+    Args:
+        student: (N, C, H, W), after the adaptation layer.
+        teacher: the same shape.
+        boxes: per image (n, 4) ground truth x1, y1, x2, y2 in pixels of the network's input.
+        image_sizes: per image (height, width) in the same pixels, without padding.
+        context: tensors of the two blocks by name, as `FGD.parameters()` names them; None: R is the
+            identity, as at the start of training.
+        reduction: "paper" as above; "sum" does not divide by N.
+
+    Raises:
+        ShapeError: maps of unlike shapes, boxes not (n, 4), or not one entry per image.
+        ArgumentError: a box or a size that is no finite number, or a size that is not positive.
+    """
+    name = "fgd"
+    check_average(name, reduction, ("paper", "sum"))
+    maps = map_pair(name, student, teacher)
+    images, _, height, width = maps[0].shape
+    weights = {"alpha": alpha, "beta": beta, "gamma": gamma, "relation": relation}
+    weights = {word: finite(name, word, value) for word, value in weights.items()}
+    foreground, background = focal_masks(boxes, image_sizes, (height, width), images)
+    mask = weights["alpha"] * foreground + weights["beta"] * background
+    inputs = [*maps, tensor(mask[:, None])]
+    if context is not None and min(maps[0].shape) > 0:
+        inputs.append(
+            _addition(maps[0], context, "student") - _addition(maps[1], context, "teacher")
+        )
+    total = apply(
+        "focal_global",
+        inputs,
+        temperature=positive(name, "temperature", temperature),
+        gamma=weights["gamma"],
+        relation=weights["relation"],
+    )
+    return total if reduction == "sum" else total * (1 / max(1, images))
+
+
+def focal_masks(
+    boxes: Sequence[Any],
+    image_sizes: Sequence[Any],
+    size: tuple[int, int],
+    images: int | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """FGD's M_fg and M_bg, each (N, H, W), for a map of `size` (H, W).
+
+    Boxes are scaled by W / width and H / height of the image and rounded outwards, both ends
+    inside: a box covers cells floor(x1) to ceil(x2). M_fg is 1 / (covered cells) of the smallest
+    box over a cell, counted before the box is cut off at the border. M_bg is 1 / (number of cells
+    without a box), per image; all zero where boxes cover everything.
+    """
+    name, (height, width) = "fgd", size
+    count = len(boxes) if images is None else images
+    if len(boxes) != count or len(image_sizes) != count:
+        raise ShapeError(
+            f"{name}: {len(boxes)} lists of boxes and {len(image_sizes)} image sizes for "
+            f"{count} images"
+        )
+    foreground = np.zeros((count, height, width), np.float32)
+    for image, (one, extent) in enumerate(zip(boxes, image_sizes)):
+        first, last = _covered_cells(one, extent, size, image)
+        sides = last - first + 1
+        with np.errstate(divide="ignore", invalid="ignore"):
+            shares = 1.0 / sides[:, 0] / sides[:, 1]
+        for (left, top), (right, bottom), share in zip(first, last, shares):
+            cells = foreground[image, max(top, 0) : bottom + 1, max(left, 0) : right + 1]
+            np.maximum(cells, share, out=cells)
+    background = (foreground == 0).astype(np.float32)
+    background /= np.maximum(background.sum((1, 2), keepdims=True), 1)
+    return foreground, background
+
+
+def _covered_cells(
+    boxes: Any, extent: Any, size: tuple[int, int], image: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """First and last cell (x, y) of each box, not yet cut off at the map's border."""
+    array = np.asarray(boxes, np.float64)
+    if array.size == 0:
+        array = array.reshape(0, 4)
+    if array.ndim != 2 or array.shape[1] != 4:
+        raise ShapeError(f"fgd: boxes of image {image} are {array.shape}, expected (n, 4)")
+    pixels = np.asarray(extent, np.float64).reshape(-1)
+    if pixels.shape != (2,):
+        raise ShapeError(f"fgd: image_sizes[{image}] is {extent!r}, expected (height, width)")
+    if not (np.isfinite(pixels).all() and (pixels > 0).all()):
+        raise ArgumentError(f"fgd: image_sizes[{image}] is {extent!r}, expected positive numbers")
+    if not np.isfinite(array).all():
+        raise ArgumentError(f"fgd: a box of image {image} is not finite")
+    scale = np.array([size[1] / pixels[1], size[0] / pixels[0]])
+    # Far outside any map, but small enough for integers.
+    low, high = -(2.0**40), 2.0**40
+    first = np.clip(np.floor(array[:, :2] * scale), low, high).astype(np.int64)
+    last = np.clip(np.ceil(array[:, 2:] * scale), low, high).astype(np.int64)
+    whole = (last >= first).all(1) & (last >= 0).all(1)
+    return first[whole], last[whole]
+
+
+def _addition(features: Tensor, context: Mapping[str, Any], side: str) -> Tensor:
+    """What a context block adds to every pixel, (N, C)."""
+
+    def part(name: str) -> Tensor:
+        key = f"{side}.{name}"
+        if key not in context:
+            raise ArgumentError(f"fgd: context has no {key!r}; it has {', '.join(context)}")
+        value = context[key]
+        return value if isinstance(value, Tensor) else tensor(value)
+
+    pooled = apply("context_pool", [features, part("mask.weight")])
+    hidden = linear(pooled, _matrix(part("reduce.weight")), part("reduce.bias"))
+    scale, shift = part("norm.weight").reshape(-1), part("norm.bias").reshape(-1)
+    hidden = relu(layer_norm(hidden, hidden.shape[-1], scale, shift))
+    return linear(hidden, _matrix(part("expand.weight")), part("expand.bias"))
+
+
+def _matrix(weight: Tensor) -> Tensor:
+    """(K, C, 1, 1) as (K, C)."""
+    return weight.reshape(weight.shape[0], -1)
+
+
+class FGD:
+    """`fgd` of one level with its two context blocks, which learn along with the student.
+
+    Each block: `mask` (C -> 1, logits of the pixels), `reduce` (C -> C / 2), `norm` (layer norm)
+    and `expand` (C / 2 -> C, zero at first, so that R starts as the identity).
+
+    Args:
+        channels: C of the teacher's map.
+        temperature, alpha, beta, gamma, relation: as for `fgd`.
+        seed: of the first weights.
+
+    >>> loss = FGD(8)
+    >>> sorted(loss.parameters())[:2]
+    ['student.expand.bias', 'student.expand.weight']
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        temperature: float = 0.5,
+        alpha: float = 1e-3,
+        beta: float = 5e-4,
+        gamma: float = 5e-4,
+        relation: float = 5e-6,
+        seed: int = 0,
+    ) -> None:
+        if int(channels) != channels or channels < 2:
+            raise ArgumentError(f"FGD: channels is {channels}, expected an integer of at least 2")
+        self.channels = int(channels)
+        self.options = {
+            "temperature": positive("FGD", "temperature", temperature),
+            "alpha": finite("FGD", "alpha", alpha),
+            "beta": finite("FGD", "beta", beta),
+            "gamma": finite("FGD", "gamma", gamma),
+            "relation": finite("FGD", "relation", relation),
+        }
+        self._parameters: dict[str, Tensor] = {}
+        rng = np.random.Generator(np.random.PCG64([seed, 2022]))
+        for side in _SIDES:
+            for key, value in _first_weights(self.channels, rng).items():
+                self._parameters[f"{side}.{key}"] = tensor(value, requires_grad=True)
+
+    def __call__(
+        self,
+        student: Any,
+        teacher: Any,
+        boxes: Sequence[Any],
+        image_sizes: Sequence[Any],
+        reduction: str = "paper",
+    ) -> Tensor:
+        """The loss of two maps (N, C, H, W); see `fgd`."""
+        shape = getattr(student, "shape", ())
+        if len(shape) == 4 and shape[1] != self.channels:
+            raise ShapeError(f"fgd: student {tuple(shape)} must have {self.channels} channels")
+        return fgd(
+            student,
+            teacher,
+            boxes,
+            image_sizes,
+            self._parameters,
+            **self.options,
+            reduction=reduction,
+        )
+
+    def parameters(self) -> dict[str, Tensor]:
+        """The learned tensors of both blocks by name, such as "teacher.reduce.weight"."""
+        return dict(self._parameters)
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Copies of the learned tensors by name."""
+        return {name: value.numpy() for name, value in self._parameters.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over weights with the names and shapes of `state_dict`, into new tensors: call it
+        before `parameters()` go to an optimizer."""
+        self._parameters = load_parameters("FGD", self._parameters, state)
+
+
+def _first_weights(channels: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """One block: the logits He-normal, the first layer uniform as PyTorch's, the last one zero."""
+    half = channels // 2
+    bound = channels**-0.5
+    values = {
+        "mask.weight": rng.normal(0, (2 / channels) ** 0.5, (1, channels, 1, 1)),
+        "reduce.weight": rng.uniform(-bound, bound, (half, channels, 1, 1)),
+        "reduce.bias": rng.uniform(-bound, bound, half),
+        "norm.weight": np.ones((half, 1, 1)),
+        "norm.bias": np.zeros((half, 1, 1)),
+        "expand.weight": np.zeros((channels, half, 1, 1)),
+        "expand.bias": np.zeros(channels),
+    }
+    return {name: value.astype(np.float32) for name, value in values.items()}
