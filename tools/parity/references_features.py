@@ -134,7 +134,12 @@ def pearson(student: Tensor, teacher: Tensor) -> Tensor:
         variance = (centred**2).sum(1, keepdim=True) / (rows.shape[1] - 1)
         return centred / (variance.sqrt() + 1e-6)
 
-    return ((standardised(student) - standardised(teacher)) ** 2).mean().float() / 2
+    return ((standardised(student) - standardised(teacher)) ** 2).mean().to(student.dtype) / 2
+
+
+def attention_code(student: Tensor, teacher: Tensor, beta: float) -> Tensor:
+    s, t = (F.normalize(one.pow(2).mean(1).flatten(1)) for one in (student, teacher))
+    return beta * ((s - t) ** 2).mean()
 
 
 def attention_paper(student: Tensor, teacher: Tensor, beta: float) -> Tensor:

@@ -61,17 +61,15 @@ def mmrazor(file: str, name: str) -> Any:
 
 def torchdistill(name: str) -> Any:
     """A class of torchdistill's losses/mid_level.py."""
-
-    def register(*_args: Any, **_options: Any) -> Any:
-        return lambda made: made
-
     for module in ("torchdistill", "torchdistill.common", "torchdistill.losses"):
         _stub(module)
     logger = types.SimpleNamespace(getChild=lambda _name: None)
     _stub("torchdistill.common.constant", def_logger=logger)
-    _stub("torchdistill.common.tensor_util", rfft2d=None)
-    _stub("torchdistill.losses.registry", register_mid_level_loss=register)
-    _stub("torchdistill.losses.util", extract_feature_map=None)
+    _stub(
+        "torchdistill.losses.registry",
+        register_loss_wrapper=lambda made: made,
+        register_mid_level_loss=lambda made: made,
+    )
     return getattr(_load("torchdistill/losses/mid_level.py", "torchdistill.losses"), name)
 
 
