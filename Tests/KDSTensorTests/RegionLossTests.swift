@@ -84,7 +84,7 @@ private func overlap(_ a: [Float], _ b: [Float]) -> Double {
       ) { try $0[0].pairwiseDistances() })
     let same = try Tensor(filled: 3, shape: [4, 2])
     same.requiresGrad = true
-    let total = try same.pairwiseDistances().sum()
+    let total = try same.pairwiseDistances().summed()
     #expect(total.item == 0)
     try Tape.backward(from: total)
     #expect(try same.gradient!.values().allSatisfy { $0 == 0 })
