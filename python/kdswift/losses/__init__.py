@@ -37,10 +37,23 @@ from .heads import (
     standardize_like,
 )
 from .hints import hint
+from .instances import gid, gid_feature, gid_instances, gid_relation, gid_response
 from .localization import localization_distillation, vlr_region
+from .masked import (
+    defeat,
+    defeat_levels,
+    defeat_mask,
+    feature_richness,
+    fgfi,
+    fgfi_mask,
+    frs,
+    frs_classification,
+)
 from .mgd import mgd
+from .mimic import quantized_mimic, roi_mimic
 from .quality import distribution_focal, quality_focal
 from .soft_labels import kl_divergence, soft_cross_entropy, weighted_soft_cross_entropy
+from .task_integration import task_areas, task_integration, task_scores
 
 __all__ = [
     "attention_transfer",
@@ -52,10 +65,23 @@ __all__ = [
     "crosskd_classification",
     "crosskd_regression",
     "cwd",
+    "defeat",
+    "defeat_levels",
+    "defeat_mask",
     "distribution_focal",
     "feature_matching",
+    "feature_richness",
     "fgd",
+    "fgfi",
+    "fgfi_mask",
     "fitnets",
+    "frs",
+    "frs_classification",
+    "gid",
+    "gid_feature",
+    "gid_instances",
+    "gid_relation",
+    "gid_response",
     "giou",
     "hint",
     "kl_divergence",
@@ -63,10 +89,15 @@ __all__ = [
     "mgd",
     "pkd",
     "quality_focal",
+    "quantized_mimic",
+    "roi_mimic",
     "sigmoid_focal",
     "smooth_l1",
     "soft_cross_entropy",
     "standardize_like",
+    "task_areas",
+    "task_integration",
+    "task_scores",
     "teacher_bounded_regression",
     "vlr_region",
     "weighted_soft_cross_entropy",
