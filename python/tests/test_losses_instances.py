@@ -149,3 +149,17 @@ def test_responses_are_their_formula(random):
     assert losses.gid_response(*nothing).item() == 0
     with pytest.raises(kd.ShapeError, match=r"gid_response: .*\(6, 3\).*\(5,\)"):
         losses.gid_response(student, teacher, own, theirs, mask[1:])
+
+
+def test_reductions_of_instances(random):
+    student, teacher = random.standard_normal((2, 2, 3, 6, 8))
+    paper = losses.gid_feature(student, teacher, ROIS, 1 / 8).item()
+    mean = losses.gid_feature(student, teacher, ROIS, 1 / 8, reduction="mean").item()
+    total = losses.gid_feature(student, teacher, ROIS, 1 / 8, reduction="sum").item()
+    assert mean == pytest.approx(paper / 3, rel=1e-6)
+    assert total == pytest.approx(paper * 300, rel=1e-6)
+    rows = random.standard_normal((2, 5, 7))
+    paper = losses.gid_relation(*rows).item()
+    assert losses.gid_relation(*rows, "sum").item() == pytest.approx(20 * paper, rel=1e-6)
+    with pytest.raises(kd.ArgumentError, match="gid: reduction is 'none'"):
+        losses.gid(student, teacher, ROIS, 1 / 8, reduction="none")

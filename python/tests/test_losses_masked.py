@@ -7,36 +7,17 @@ import math
 
 import numpy as np
 import pytest
-from head_formulas import entropy, overlaps, sigmoid
+from head_formulas import entropy, kl_rows, overlaps, sigmoid
+from mask_scenes import BOXES, SIZE, STRIDE, grid_anchors, masked_sum
 from measure import check_gradient
 
 import kdswift as kd
 from kdswift import losses
 
-SIZE, STRIDE = (5, 6), 8
-
 
 @pytest.fixture
 def random():
     return np.random.default_rng(13)
-
-
-def grid_anchors(sides=(8, 16)) -> np.ndarray:
-    """Square anchors on the centres of the places, those of a place together."""
-    y, x = np.mgrid[: SIZE[0], : SIZE[1]] * STRIDE + STRIDE / 2
-    return np.stack(
-        [np.stack([x - s / 2, y - s / 2, x + s / 2, y + s / 2], -1) for s in sides], 2
-    ).reshape(-1, 4)
-
-
-BOXES = [
-    np.array([[4, 4, 20, 18], [30, 10, 46, 40]], np.float32),
-    np.array([[17, 25, 26, 37]], np.float32),
-]
-
-
-def masked_sum(student, teacher, mask) -> float:
-    return float((((student - teacher) ** 2).sum(1) * mask).sum())
 
 
 # FGFI
@@ -198,70 +179,6 @@ def test_frs_classification_is_its_formula(random):
     check_gradient(lambda x: losses.frs_classification(x, teacher) * 10, student)
 
 
-# TID-style
-
-
-def test_task_scores_at_their_thresholds():
-    # IoUs 1/2, 2/5, a little more, 1/4, 1 and 0 with the box.
-    edges = [5.0, 4.0, 4.01, 2.5, 10.0]
-    predicted = np.array([[0, 0, 10, edge] for edge in edges] + [[50, 50, 60, 60]])
-    box, size = [[0, 0, 10, 10]], (1, 6)
-    sure = np.tile([-3.0, 2.0], (6, 1))
-    found = losses.task_scores(sure, predicted, box, [1], size)
-    np.testing.assert_allclose(found, [[4, 0.8, 3, 0.8, 4, 0.16]], rtol=1e-6)
-    unsure = np.tile([-3.0, -2.0], (6, 1))
-    found = losses.task_scores(unsure, predicted, box, [1], size)
-    np.testing.assert_allclose(found, [[3, 0.6, 2.25, 0.6, 3, 0.16]], rtol=1e-6)
-    wrong = losses.task_scores(sure, predicted, box, [0], size)
-    np.testing.assert_allclose(wrong, [[0.8, 0.16, 0.6, 0.16, 0.8, 0.16]], rtol=1e-6)
-    # Equal thresholds: no medium score, and the first rule wins.
-    same = losses.task_scores(sure, predicted, box, [1], size, 0.4, 0.4)
-    np.testing.assert_allclose(same, [[4, 4, 4, 0.8, 4, 0.16]], rtol=1e-6)
-    none = losses.task_scores(sure, predicted, np.zeros((0, 4)), [], size)
-    np.testing.assert_allclose(none, np.full((1, 6), 0.16), rtol=1e-6)
-
-
-def test_task_scores_take_the_best_anchor_of_a_place(random):
-    predicted, logits = grid_anchors(), random.standard_normal((60, 3))
-    labels = [1, 2]
-    found = losses.task_scores(logits, predicted, BOXES[0], labels, SIZE)
-    assert {round(float(x), 2) for x in found.flat} <= {0.16, 0.6, 0.8, 2.25, 3, 4}
-    order = np.arange(60).reshape(-1, 2)[:, ::-1].reshape(-1)
-    other = losses.task_scores(logits[order], predicted[order], BOXES[0], labels, SIZE)
-    np.testing.assert_array_equal(found, other)
-
-
-def test_task_areas_cover_the_map(random):
-    teacher, student = random.choice([0.16, 0.6, 0.8, 2.25, 3, 4], (2, 2, *SIZE))
-    areas = losses.task_areas(teacher, student)
-    assert (np.sum(areas, axis=0) == 1).all()
-    high, medium, low = losses.task_areas(teacher, teacher)
-    assert not high.any()
-    np.testing.assert_array_equal(medium, teacher >= np.float32(2.25))
-    # A power of two changes no rounding.
-    scaled = losses.task_areas(4 * teacher, 4 * student, 4 * 2.25, 4 * 0.5)
-    for a, b in zip(scaled, losses.task_areas(teacher, student, 2.25, 0.5), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-def test_task_integration_is_its_formula(random):
-    student, teacher = random.standard_normal((2, 2, 4, *SIZE))
-    scores = random.choice([0.16, 0.6, 0.8, 2.25, 3, 4], (2, 2, *SIZE))
-    areas = losses.task_areas(*scores)
-    expected = sum(
-        weight * masked_sum(student, teacher, mask) / mask.sum()
-        for mask, weight in zip(areas, (1, 0.5, 0.1), strict=True)
-    )
-    assert losses.task_integration(student, teacher, *scores).item() == pytest.approx(
-        expected, rel=1e-5
-    )
-    check_gradient(lambda x: losses.task_integration(x, teacher, *scores), student)
-    assert losses.task_integration(teacher, teacher, *scores).item() == 0
-    empty = np.full((2, *SIZE), 0.16)
-    low = losses.task_integration(student, teacher, empty, empty).item()
-    assert low == pytest.approx(0.1 * ((student - teacher) ** 2).sum() / 60, rel=1e-5)
-
-
 # All of them
 
 
@@ -327,3 +244,95 @@ def test_wrong_companions_are_named():
         losses.task_integration(maps, maps, np.zeros((2, 5)), np.zeros((2, *SIZE)))
     with pytest.raises(kd.ShapeError, match=r"task_scores: labels \(1,\)"):
         losses.task_scores(np.zeros((60, 3)), grid_anchors(), BOXES[0], [1], SIZE)
+
+
+def test_reductions_of_masked_losses(random):
+    student, teacher = random.standard_normal((2, 2, 4, *SIZE))
+    anchors, logits = grid_anchors(), random.standard_normal((2, 9, *SIZE))
+    scores = random.choice([0.16, 0.8, 2.25, 4], (2, 2, *SIZE))
+    mask = np.stack([losses.fgfi_mask(one, anchors, SIZE) for one in BOXES])
+    inside = np.stack([losses.defeat_mask(one, 0, 3, STRIDE, SIZE) for one in BOXES])
+    richness = sigmoid(logits).max(1)
+    soft = sigmoid(logits)
+    areas = zip(losses.task_areas(*scores), (1, 0.5, 0.1), strict=True)
+    cases = [
+        (lambda r: losses.fgfi(student, teacher, BOXES, anchors, reduction=r), [(mask, 1)]),
+        (
+            lambda r: losses.defeat(student, teacher, BOXES, 0, 3, STRIDE, reduction=r),
+            [(inside, 3), (~inside, 12)],
+        ),
+        (lambda r: losses.frs(student, teacher, logits, r), [(richness, 1)]),
+        (lambda r: losses.task_integration(student, teacher, *scores, reduction=r), list(areas)),
+    ]
+    for call, parts in cases:
+        total = sum(weight * masked_sum(student, teacher, one) for one, weight in parts)
+        assert call("sum").item() == pytest.approx(total, rel=1e-5)
+        mean = sum(
+            weight * masked_sum(student, teacher, one) / (4 * one.sum()) for one, weight in parts
+        )
+        assert call("mean").item() == pytest.approx(mean, rel=1e-5)
+        with pytest.raises(kd.ArgumentError, match="reduction is 'none'"):
+            call("none")
+    classes = (richness[:, None] * entropy(-logits, soft)).sum()
+    found = losses.frs_classification(-logits, logits, "sum").item()
+    assert found == pytest.approx(classes, rel=1e-5)
+    found = losses.frs_classification(-logits, logits, "mean").item()
+    assert found == pytest.approx(classes / richness.sum() / 9, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_order_of_images_does_not_matter(name, random):
+    student, teacher = random.standard_normal((2, 2, 4, *SIZE))
+    logits = random.standard_normal((2, 6, *SIZE))
+    scores = random.choice([0.16, 0.8, 2.25, 4], (2, 2, *SIZE))
+    values = []
+    for order in ([0, 1], [1, 0]):
+        s, t, boxes = student[order], teacher[order], [BOXES[i] for i in order]
+        values.append(
+            {
+                "fgfi": lambda s=s, t=t, b=boxes: losses.fgfi(s, t, b, grid_anchors()),
+                "defeat": lambda s=s, t=t, b=boxes: losses.defeat(s, t, b, 0, 3, STRIDE),
+                "frs": lambda s=s, t=t, o=order: losses.frs(s, t, logits[o]),
+                "task_integration": lambda s=s, t=t, o=order: losses.task_integration(
+                    s, t, scores[0][o], scores[1][o]
+                ),
+            }[name]().item()
+        )
+    assert values[0] == pytest.approx(values[1], rel=1e-6)
+
+
+def test_levels_add_up_to_defeat(random):
+    maps = [random.standard_normal((2, 1, 3, n, n)) for n in (16, 8)]
+    boxes = np.array([[4, 4, 30, 40], [0, 0, 119, 119]], np.float32)
+    total = 0.0
+    for level, (student, teacher) in enumerate(maps):
+        stride = 8 * 2**level
+        own = boxes[level : level + 1] // stride
+        mask = np.zeros(student.shape[2:], bool)
+        x1, y1, x2, y2 = own[0].astype(int)
+        mask[y1:y2, x1:x2] = True
+        for area, weight in ((mask, 3), (~mask, 12)):
+            error = masked_sum(student, teacher, area)
+            total += weight * error / (2 * 3 * area.sum()) / 2
+    found = sum(
+        losses.defeat(s, t, [boxes], level, 2, 8 * 2**level).item()
+        for level, (s, t) in enumerate(maps)
+    )
+    assert found == pytest.approx(total, rel=1e-5)
+
+
+def test_defeat_classification_averages_each_kind(random):
+    student, teacher = random.standard_normal((2, 6, 5))
+    foreground = np.array([1, 0, 0, 1, 0, 0])
+    rows = kl_rows(student, teacher, 2.0)
+    expected = 2 * rows[foreground == 1].mean() + 3 * rows[foreground == 0].mean()
+    value = losses.defeat_classification(student, teacher, foreground, 2.0, 2, 3).item()
+    assert value == pytest.approx(expected, rel=1e-5)
+    only = losses.defeat_classification(student, teacher, foreground * 0).item()
+    assert only == pytest.approx(2 * kl_rows(student, teacher, 1.0).mean(), rel=1e-5)
+    check_gradient(lambda x: losses.defeat_classification(x, teacher, foreground), student)
+    empty = np.zeros((0, 5))
+    assert losses.defeat_classification(empty, empty, np.zeros(0)).item() == 0
+    assert losses.defeat_classification(teacher, teacher, foreground).item() == 0
+    with pytest.raises(kd.ShapeError, match=r"\(6, 5\).*\(5,\)"):
+        losses.defeat_classification(student, teacher, foreground[1:])

@@ -72,6 +72,17 @@ def narrow_towers(shape: tuple[int, ...], rng: np.random.Generator) -> dict[str,
     return {**towers(shape, rng), "student": student, "adapter": adapter.astype(np.float32)}
 
 
+def valuable(shape: tuple[int, ...], rng: np.random.Generator) -> dict[str, Any]:
+    """Anchors of two levels, boxes near some of them, bins of all edges."""
+    count = shape[0]
+    corner, side = rng.uniform(0, 100, (count, 2)), rng.choice([16.0, 32.0], (count, 1))
+    anchors = np.concatenate([corner, corner + side], 1).astype(np.float32)
+    low = rng.uniform(0, 80, (3, 2))
+    goals = np.concatenate([low, low + rng.uniform(20, 50, (3, 2))], 1).astype(np.float32)
+    levels = [anchors[: 2 * count // 3], anchors[2 * count // 3 :]]
+    return {**rows(shape, rng), "anchors": levels, "boxes": list(goals)}
+
+
 # References
 
 
@@ -121,6 +132,33 @@ def localization(g: Inputs) -> Any:
     loss = mmdetection.losses("kd_loss").KnowledgeDistillationKLDivLoss(T=10)
     pair = (g[side].double().reshape(-1, bins) for side in ("student", "teacher"))
     return loss(*pair, weight=weights, avg_factor=4)
+
+
+def valuable_region(g: Inputs) -> Any:
+    """VLR LD: candidates by distance of the centres, the threshold of ATSS, the band of DIoU."""
+    import torch
+    from torchvision.ops import box_iou
+
+    levels = [torch.from_numpy(one).double() for one in g["anchors"]]
+    anchors, weights = torch.cat(levels), torch.zeros(sum(map(len, levels))).double()
+    for goal in g["boxes"]:
+        goal = torch.from_numpy(goal).double()[None]
+        iou = box_iou(anchors, goal)[:, 0]
+        gap = anchors[:, :2] + anchors[:, 2:] - goal[:, :2] - goal[:, 2:]
+        gap = (gap / 2).square().sum(1)
+        hull = torch.maximum(anchors[:, 2:], goal[:, 2:]) - torch.minimum(
+            anchors[:, :2], goal[:, :2]
+        )
+        diou = iou - gap / (hull.square().sum(1) + 1e-6)
+        parts = zip(
+            iou.split(list(map(len, levels))), gap.split(list(map(len, levels))), strict=True
+        )
+        near = torch.cat([i[d.topk(min(9, len(d)), largest=False).indices] for i, d in parts])
+        threshold = near.mean() + near.std()
+        inside = (diou >= 0.25 * threshold) & (diou < threshold)
+        weights = torch.where(inside, torch.maximum(weights, iou), weights)
+    edges = torch_kl(g["student"], g["teacher"], 10).mean(1) / g["student"].shape[-1]
+    return (weights * edges).sum() * 4 / 16
 
 
 def cross_classification(g: Inputs) -> Any:
@@ -205,6 +243,13 @@ def our_cross_head(g: Inputs) -> Any:
     return kd.losses.crosskd_classification(cross, target, reduction="mean")
 
 
+def our_valuable_region(g: Inputs) -> Any:
+    import kdswift as kd
+
+    weights = kd.losses.vlr_region(g["anchors"], np.stack(g["boxes"]))
+    return kd.losses.localization_distillation(g["student"], g["teacher"], weights, avg_factor=16.0)
+
+
 def call(name: str, *more: str, **options: Any) -> Any:
     """kd.losses.NAME(student, teacher, more inputs by name, options)."""
 
@@ -243,6 +288,11 @@ CASES: list[Case] = [
         *("localization_distillation", MMDET + "KnowledgeDistillationKLDivLoss", rows),
         *(call("localization_distillation", "weights"), localization),
         shapes=EDGES,
+    ),
+    Case(
+        *("localization_distillation, VLR", FORMULA, valuable),
+        *(our_valuable_region, valuable_region),
+        shapes=((30, 4, 17), (60, 4, 17), (99, 4, 9), (300, 4, 17), (600, 4, 5)),
     ),
     Case(
         *("crosskd_classification", MMDET + "quality_focal_loss_tensor_target", rows),

@@ -41,6 +41,7 @@ from .instances import gid, gid_feature, gid_instances, gid_relation, gid_respon
 from .localization import localization_distillation, vlr_region
 from .masked import (
     defeat,
+    defeat_classification,
     defeat_levels,
     defeat_mask,
     feature_richness,
@@ -66,6 +67,7 @@ __all__ = [
     "crosskd_regression",
     "cwd",
     "defeat",
+    "defeat_classification",
     "defeat_levels",
     "defeat_mask",
     "distribution_focal",

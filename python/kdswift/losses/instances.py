@@ -17,7 +17,7 @@ from ..errors import ShapeError
 from ..functional import where
 from ..tensors import Tensor, apply, as_tensor, tensor
 from ._common import check_columns, pair
-from ._maps import map_pair
+from ._maps import check_average, map_pair
 from .mimic import region_rows
 
 
@@ -29,6 +29,7 @@ def gid(
     feature_weight: float = 0.005,
     relation_weight: float = 40.0,
     output_size: int = 10,
+    reduction: str = "paper",
 ) -> Tensor:
     """GID (Dai et al. 2021) at one level, without the response:
     l_1 `gid_feature` + l_2 `gid_relation`, of the same pooled instances.
@@ -41,11 +42,12 @@ def gid(
         spatial_scale: cells of the map per pixel.
         feature_weight, relation_weight: l_1 and l_2.
         output_size: the grid of RoIAlign.
+        reduction: of both parts.
     """
+    check_average("gid", reduction)
     pooled = _aligned("gid", student, teacher, instances, spatial_scale, output_size)
-    return _feature(*pooled) * float(feature_weight) + gid_relation(*pooled) * float(
-        relation_weight
-    )
+    feature = _feature(*pooled, reduction) * float(feature_weight)
+    return feature + gid_relation(*pooled, reduction) * float(relation_weight)
 
 
 def gid_instances(
@@ -97,16 +99,22 @@ def gid_feature(
     instances: Sequence[Any],
     spatial_scale: float,
     output_size: int = 10,
+    reduction: str = "paper",
 ) -> Tensor:
     """The features of GID (Dai et al. 2021): squared error of the instances after RoIAlign, summed
-    over the channels, mean over instances and cells; no instances give 0. Arguments as for `gid`.
+    over the channels, mean over instances and cells; no instances give 0.
+
+    Args:
+        student, teacher, instances, spatial_scale, output_size: as for `gid`.
+        reduction: "paper" as above; "mean" over the channels too, "sum" over everything.
     """
-    return _feature(
-        *_aligned("gid_feature", student, teacher, instances, spatial_scale, output_size)
-    )
+    name = "gid_feature"
+    check_average(name, reduction)
+    pooled = _aligned(name, student, teacher, instances, spatial_scale, output_size)
+    return _feature(*pooled, reduction)
 
 
-def gid_relation(student: Any, teacher: Any) -> Tensor:
+def gid_relation(student: Any, teacher: Any, reduction: str = "paper") -> Tensor:
     """The relations of GID (Dai et al. 2021), between all pairs i != j of K instances:
 
         mean smoothL1( ||s_i - s_j|| / psi(s) - ||t_i - t_j|| / psi(t) ),  beta = 1
@@ -117,7 +125,9 @@ def gid_relation(student: Any, teacher: Any) -> Tensor:
     Args:
         student: s, (K, ...): the features of an instance in a row.
         teacher: t, the same shape.
+        reduction: "paper" and "mean" over the pairs, "sum".
     """
+    check_average("gid_relation", reduction)
     rows = pair("gid_relation", student, teacher, "student, teacher")
     if not rows[0].ndim:
         raise ShapeError("gid_relation: student must be (K, ...), not a single number")
@@ -131,7 +141,8 @@ def gid_relation(student: Any, teacher: Any) -> Tensor:
         mean = distances.sum() * (1 / pairs)
         relative.append(distances / mean.clamp(min=1e-12))
     # The diagonal is 0 on both sides and adds nothing.
-    return apply("smooth_l1", relative, beta=1.0, reduction="sum") * (1 / pairs)
+    loss = apply("smooth_l1", relative, beta=1.0, reduction="sum")
+    return loss if reduction == "sum" else loss * (1 / pairs)
 
 
 def gid_response(
@@ -142,6 +153,7 @@ def gid_response(
     mask: Any,
     classification_weight: float = 0.1,
     regression_weight: float = 0.1,
+    reduction: str = "paper",
 ) -> Tensor:
     """The responses of GID (Dai et al. 2021) at the N_m anchors that the detector's own assigner
     gives to the general instances:
@@ -155,8 +167,10 @@ def gid_response(
         student_deltas, teacher_deltas: (A, 4) box offsets.
         mask: M, (A,), 0 or 1.
         classification_weight, regression_weight: alpha and beta.
+        reduction: "paper" and "mean" divide by N_m, "sum" does not.
     """
     name = "gid_response"
+    check_average(name, reduction)
     words = "student_logits, teacher_logits"
     logits = pair(name, student_logits, teacher_logits, words)
     words = "student_deltas, teacher_deltas"
@@ -175,7 +189,7 @@ def gid_response(
     # Where the mask is 0 both sides are 0.
     offsets = [where(column, one, 0.0) for one in deltas]
     boxes = apply("l1", offsets, reduction="sum")
-    share = 1 / count if count > 0 else 0.0
+    share = 1.0 if reduction == "sum" else 1 / max(1.0, count)
     return classes * (classification_weight * share) + boxes * (regression_weight * share)
 
 
@@ -192,7 +206,7 @@ def _aligned(
     return [ops.roi_align(one, regions, output_size, spatial_scale) for one in maps]
 
 
-def _feature(student: Tensor, teacher: Tensor) -> Tensor:
+def _feature(student: Tensor, teacher: Tensor, reduction: str) -> Tensor:
     count, _, height, width = student.shape
-    total = apply("mse", [student, teacher], reduction="sum")
-    return total * (1 / max(1, count * height * width))
+    loss = apply("mse", [student, teacher], reduction="mean" if reduction == "mean" else "sum")
+    return loss if reduction != "paper" else loss * (1 / max(1, count * height * width))

@@ -94,7 +94,7 @@ def vlr_region(anchors: Sequence[Any], boxes: Any, top: int = 9, low: float = 0.
     candidates, start = [], 0
     for level in levels:
         distances = gaps[start : start + len(level)]
-        nearest = np.argsort(distances, axis=0, kind="stable")[:top]
+        nearest = _nearest(distances, top)
         candidates.append(np.take_along_axis(ious[start : start + len(level)], nearest, axis=0))
         start += len(level)
     chosen = np.concatenate(candidates)
@@ -103,6 +103,19 @@ def vlr_region(anchors: Sequence[Any], boxes: Any, top: int = 9, low: float = 0.
     diou = ious - gaps / (_hull_diagonals(every, goals) + 1e-6)
     inside = (diou >= low * threshold) & (diou < threshold)
     return np.where(inside, ious, 0).max(axis=1).astype(np.float32)
+
+
+def _nearest(distances: np.ndarray, top: int) -> np.ndarray:
+    """The rows of the `top` smallest numbers of each column, the earlier of equals: (top, G)."""
+    count = min(top, len(distances))
+    if not count:
+        return np.zeros((0, distances.shape[1]), np.int64)
+    bounds = np.partition(distances, count - 1, axis=0)[count - 1]
+    columns = []
+    for column, bound in zip(distances.T, bounds, strict=True):
+        rows = np.flatnonzero(column <= bound)
+        columns.append(rows[np.argsort(column[rows], kind="stable")[:count]])
+    return np.stack(columns, 1)
 
 
 def _box_array(name: str, boxes: Any, word: str) -> np.ndarray:

@@ -13,9 +13,9 @@ import numpy as np
 from .. import ops
 from .._operators import _floats
 from ..errors import ArgumentError, ShapeError
-from ..tensors import Tensor, apply, as_tensor
+from ..tensors import Tensor, apply, as_tensor, tensor
 from ._common import pair
-from ._maps import map_pair
+from ._maps import check_average, map_pair, positive
 from .features import weighted_squared_error
 
 
@@ -26,6 +26,7 @@ def fgfi(
     anchors: Any,
     psi: float = 0.5,
     form: str = "paper",
+    reduction: str = "paper",
 ) -> Tensor:
     """Fine-grained feature imitation (Wang et al. 2019), of one map:
 
@@ -43,17 +44,23 @@ def fgfi(
         anchors: (H W A, 4) in pixels, places row by row, the A anchors of a place together.
         psi: share of the highest IoU, 0 to 1.
         form: "paper" divides by 2 N_p, "defeat" by 2 C N_p.
+        reduction: "paper" as above; "mean" divides by C N_p, "sum" by nothing.
     """
     name = "fgfi"
     if form not in ("paper", "defeat"):
         raise ArgumentError(f"{name}: form is {form!r}, expected 'paper' or 'defeat'")
+    check_average(name, reduction)
     maps = map_pair(name, student, teacher)
     images, channels, height, width = maps[0].shape
     _one_for_each(name, "boxes", boxes, images)
     masks = [fgfi_mask(one, anchors, (height, width), psi) for one in boxes]
     mask = np.asarray(masks, np.float32).reshape(images, 1, height, width)
     places = float(mask.sum())
-    divisor = 2 * places * (channels if form == "defeat" else 1)
+    divisor = {
+        "paper": 2 * places * (channels if form == "defeat" else 1),
+        "mean": places * channels,
+        "sum": 1.0,
+    }[reduction]
     return weighted_squared_error(*maps, spatial=mask, factor=1 / divisor if divisor > 0 else 0.0)
 
 
@@ -97,6 +104,7 @@ def defeat(
     stride: float,
     foreground_weight: float = 3.0,
     background_weight: float = 12.0,
+    reduction: str = "paper",
 ) -> Tensor:
     """Decoupled features (DeFeat, Guo et al. 2021), one level's share of the sum over L levels:
 
@@ -115,8 +123,11 @@ def defeat(
         stride: pixels per cell of this level.
         foreground_weight, background_weight: w_obj and w_bg; 3 and 12 in the released VOC
             configuration.
+        reduction: "paper" as above; "mean" is w_obj times the mean inside plus w_bg times the mean
+            outside, "sum" the same with sums; neither has 1 / L.
     """
     name = "defeat"
+    check_average(name, reduction)
     maps = map_pair(name, student, teacher)
     images, channels, height, width = maps[0].shape
     _one_for_each(name, "boxes", boxes, images)
@@ -126,10 +137,52 @@ def defeat(
         )
     masks = [defeat_mask(one, level, levels, stride, (height, width)) for one in boxes]
     inside = np.asarray(masks, bool).reshape(images, 1, height, width)
-    foreground = foreground_weight / levels / (2 * max(0.5, channels * float(inside.sum())))
-    background = background_weight / levels / (2 * max(0.5, channels * float((~inside).sum())))
-    weights = np.where(inside, np.float32(foreground), np.float32(background))
+    weights = np.zeros(inside.shape, np.float32)
+    for mask, weight in ((inside, foreground_weight), (~inside, background_weight)):
+        elements = channels * float(mask.sum())
+        divisor = {"paper": 2 * levels * max(0.5, elements), "mean": max(1.0, elements), "sum": 1.0}
+        weights[mask] = weight / divisor[reduction]
     return weighted_squared_error(*maps, spatial=weights)
+
+
+def defeat_classification(
+    student_logits: Any,
+    teacher_logits: Any,
+    foreground: Any,
+    temperature: float = 1.0,
+    foreground_weight: float = 2.0,
+    background_weight: float = 2.0,
+    reduction: str = "paper",
+) -> Tensor:
+    """The decoupled classes of two-stage heads (DeFeat, Guo et al. 2021):
+
+        w_fg T^2 mean of KL over the foreground proposals + w_bg T^2 mean over the others
+
+    with KL(softmax(z_T / T) || softmax(z_S / T)). The released VOC configuration leaves it out.
+
+    Args:
+        student_logits: z_S, (R, K) with the background's column, for R proposals.
+        teacher_logits: z_T, the same shape.
+        foreground: (R,), 1 for proposals that match an object, 0 for the others.
+        temperature: T.
+        foreground_weight, background_weight: w_fg and w_bg.
+        reduction: "paper" and "mean" as above, "sum" with sums instead of means.
+    """
+    name = "defeat_classification"
+    check_average(name, reduction)
+    logits = pair(name, student_logits, teacher_logits, "student_logits, teacher_logits")
+    positive(name, "temperature", temperature)
+    chosen = np.asarray(foreground).astype(bool)
+    if logits[0].ndim != 2 or chosen.shape != logits[0].shape[:1]:
+        raise ShapeError(
+            f"{name}: student_logits {logits[0].shape} must be (R, K) and foreground "
+            f"{chosen.shape} (R,)"
+        )
+    weights = np.zeros(chosen.shape, np.float32)
+    for mask, weight in ((chosen, foreground_weight), (~chosen, background_weight)):
+        weights[mask] = weight / (1 if reduction == "sum" else max(1, int(mask.sum())))
+    options = {"temperature": float(temperature), "reduction": "sum"}
+    return apply("divergence", [*logits, tensor(weights)], **options)
 
 
 def defeat_levels(boxes: Any, levels: int) -> np.ndarray:
@@ -168,7 +221,7 @@ def defeat_mask(
     return mask
 
 
-def frs(student: Any, teacher: Any, teacher_logits: Any) -> Tensor:
+def frs(student: Any, teacher: Any, teacher_logits: Any, reduction: str = "paper") -> Tensor:
     """Feature richness (FRS, Du et al. 2021), the features of one level:
 
         sum S (F_T - f(F_S))^2 / sum S
@@ -181,13 +234,18 @@ def frs(student: Any, teacher: Any, teacher_logits: Any) -> Tensor:
         student: f(F_S), (N, C, H, W).
         teacher: F_T, the same shape.
         teacher_logits: the teacher's class logits at this level, (N, A K, H, W).
+        reduction: "paper" as above; "mean" divides by C sum S, "sum" by nothing.
     """
+    check_average("frs", reduction)
     maps = map_pair("frs", student, teacher)
     richness, total = _richness("frs", teacher_logits, maps[0])
-    return weighted_squared_error(*maps, spatial=richness, factor=1 / total)
+    factor = _share(reduction, total, maps[0].shape[1])
+    return weighted_squared_error(*maps, spatial=richness, factor=factor)
 
 
-def frs_classification(student_logits: Any, teacher_logits: Any) -> Tensor:
+def frs_classification(
+    student_logits: Any, teacher_logits: Any, reduction: str = "paper"
+) -> Tensor:
     """Feature richness (FRS, Du et al. 2021), the classes of one level:
 
         sum S BCE(sigma(z_S), sigma(z_T)) / sum S
@@ -197,14 +255,17 @@ def frs_classification(student_logits: Any, teacher_logits: Any) -> Tensor:
     Args:
         student_logits: z_S, (N, A K, H, W).
         teacher_logits: z_T, the same shape.
+        reduction: "paper" as above; "mean" divides by A K sum S, "sum" by nothing.
     """
     name = "frs_classification"
+    check_average(name, reduction)
     logits = pair(name, student_logits, teacher_logits, "student_logits, teacher_logits")
     if logits[0].ndim != 4:
         raise ShapeError(f"{name}: student_logits {logits[0].shape} must be (N, A K, H, W)")
     richness, total = _richness(name, logits[1], logits[0])
     options = {"beta": 0.0, "target_logits": True, "reduction": "sum"}
-    return apply("quality_focal", [*logits, richness], **options) * (1 / total)
+    loss = apply("quality_focal", [*logits, richness], **options)
+    return loss * _share(reduction, total, logits[0].shape[1])
 
 
 def feature_richness(teacher_logits: Any) -> Tensor:
@@ -230,6 +291,11 @@ def _richness(name: str, teacher_logits: Any, like: Tensor) -> tuple[Tensor, flo
         )
     richness = feature_richness(logits)
     return richness, max(float(richness.numpy(copy=False).sum(dtype=np.float64)), 1e-12)
+
+
+def _share(reduction: str, total: float, channels: int) -> float:
+    """The factor of a sum under S."""
+    return {"paper": 1 / total, "mean": 1 / (total * max(1, channels)), "sum": 1.0}[reduction]
 
 
 def _one_for_each(name: str, word: str, values: Sequence[Any], images: int) -> None:

@@ -11,7 +11,7 @@ from .. import ops
 from .._operators import _floats
 from ..errors import ArgumentError, ShapeError
 from ..tensors import Tensor, as_tensor
-from ._maps import map_pair
+from ._maps import check_average, map_pair
 from .features import weighted_squared_error
 from .masked import _boxes
 
@@ -111,6 +111,7 @@ def task_integration(
     key: float = 2.25,
     weak: float = 0.0,
     weights: Sequence[float] = (1.0, 0.5, 0.1),
+    reduction: str = "paper",
 ) -> Tensor:
     """TID-style feature distillation of one level, after Su et al. 2024:
 
@@ -125,10 +126,12 @@ def task_integration(
         teacher_scores, student_scores: (N, H, W), see `task_scores`.
         key, weak: see `task_areas`.
         weights: w of the high, medium and low area.
+        reduction: "paper" as above; "mean" divides by C |M_v|, "sum" by nothing.
     """
     name = "task_integration"
+    check_average(name, reduction)
     maps = map_pair(name, student, teacher)
-    images, _, height, width = maps[0].shape
+    images, channels, height, width = maps[0].shape
     scores = [np.asarray(one, np.float32) for one in (teacher_scores, student_scores)]
     for one, word in zip(scores, ("teacher_scores", "student_scores"), strict=True):
         if one.shape != (images, height, width):
@@ -139,5 +142,6 @@ def task_integration(
         raise ArgumentError(f"{name}: weights are {weights!r}, expected three numbers")
     places = np.zeros((images, height, width), np.float32)
     for mask, weight in zip(task_areas(*scores, key, weak), weights, strict=True):
-        places[mask] = weight / max(1, int(mask.sum()))
+        count = max(1, int(mask.sum()))
+        places[mask] = weight / {"paper": count, "mean": channels * count, "sum": 1}[reduction]
     return weighted_squared_error(*maps, spatial=places[:, None])
