@@ -10,34 +10,34 @@ public func makeDetector(_ json: String, seed: UInt64) throws -> any Detector {
   switch try field("detector", of: json) ?? "faster_rcnn" {
   case "faster_rcnn":
     let pyramid = try field("kind", of: json, inside: "neck") == "fpn"
-    let configuration = try StrictJSON.decode(
-      json, defaults: pyramid ? .pyramid : FasterRCNNConfiguration(), what: "detector configuration"
-    )
+    let configuration = try strict(json, pyramid ? .pyramid : FasterRCNNConfiguration())
     model = try FasterRCNN(configuration, seed: seed)
   case "retinanet":
-    model = try RetinaNet(
-      StrictJSON.decode(json, defaults: RetinaNetConfiguration(), what: "detector configuration"),
-      seed: seed)
+    model = try RetinaNet(strict(json, RetinaNetConfiguration()), seed: seed)
+  case "fcos":
+    model = try FCOS(strict(json, FCOSConfiguration()), seed: seed)
+  case "atss":
+    model = try ATSS(strict(json, ATSSConfiguration()), seed: seed)
+  case "gfl":
+    model = try GFL(strict(json, GFLConfiguration()), seed: seed)
   case "mask_rcnn":
-    model = try FasterRCNN(
-      StrictJSON.decode(json, defaults: .masked, what: "detector configuration"), seed: seed)
+    model = try FasterRCNN(strict(json, .masked), seed: seed)
   case "cascade_rcnn":
     let masked = try hasSection("mask", json)
-    model = try CascadeRCNN(
-      StrictJSON.decode(
-        json, defaults: masked ? .maskedCascade : .cascaded, what: "detector configuration"),
-      seed: seed)
+    model = try CascadeRCNN(strict(json, masked ? .maskedCascade : .cascaded), seed: seed)
   case "rfcn":
-    model = try RFCN(
-      StrictJSON.decode(json, defaults: .fullyConvolutional, what: "detector configuration"),
-      seed: seed)
+    model = try RFCN(strict(json, .fullyConvolutional), seed: seed)
   case let other:
     throw KDSError.argument(
       "detector: \"\(other)\" is not known; there are \"faster_rcnn\", \"mask_rcnn\", "
-        + "\"cascade_rcnn\", \"rfcn\" and \"retinanet\"")
+        + "\"cascade_rcnn\", \"rfcn\", \"retinanet\", \"fcos\", \"atss\" and \"gfl\"")
   }
   try applyStructure(surgeryRecord(model.common.surgery), to: model)
   return model
+}
+
+private func strict<T: Codable>(_ json: String, _ defaults: T) throws -> T {
+  try StrictJSON.decode(json, defaults: defaults, what: "detector configuration")
 }
 
 /// A text field of a configuration, nil where it is absent or no text (decoding says more then).

@@ -8,9 +8,17 @@ public protocol UnaryLayer: Module {
   func callAsFunction(_ input: Tensor) throws -> Tensor
 }
 
-extension Conv2d: UnaryLayer {}
+/// A layer that may end with an activation, and can stop before it.
+public protocol ActivatedLayer: UnaryLayer {
+  /// What the activation would get.
+  func beforeActivation(_ input: Tensor) throws -> Tensor
+}
+
+extension Conv2d: ActivatedLayer {}
+extension BatchNorm2d: ActivatedLayer {}
+extension GroupNorm2d: ActivatedLayer {}
+
 extension Linear: UnaryLayer {}
-extension BatchNorm2d: UnaryLayer {}
 
 /// What stands under a name at this moment; to be called, not to be kept.
 public struct CurrentLayer {
@@ -18,6 +26,12 @@ public struct CurrentLayer {
 
   public func callAsFunction(_ input: Tensor) throws -> Tensor {
     try module.callAsFunction(input)
+  }
+
+  /// The same without its activation; a layer that has none to leave out runs as it is.
+  public func beforeActivation(_ input: Tensor) throws -> Tensor {
+    guard let layer = module as? any ActivatedLayer else { return try module.callAsFunction(input) }
+    return try layer.beforeActivation(input)
   }
 }
 

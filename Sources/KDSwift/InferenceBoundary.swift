@@ -129,7 +129,27 @@ public func kds_detector_features(
   boundary {
     let model = try KDSwift.detector(detector)
     let raw = try Handle.get(batch, .batch, argument: "batch")
-    try give(model.densePass(model.prepare(raw)).taps, out_features, "out_features")
+    let prepared = try model.prepare(raw)
+    let taps = try model.withTowerTaps(true) { try model.densePass(prepared).taps }
+    try give(taps, out_features, "out_features")
+  }
+}
+
+@implementation @_cdecl("kds_detector_head_from")
+public func kds_detector_head_from(
+  _ detector: OpaquePointer?, _ branch: UnsafePointer<CChar>?, _ start: Int64, _ level: Int64,
+  _ features: OpaquePointer?, _ out_outputs: UnsafeMutablePointer<OpaquePointer?>?
+) -> Int32 {
+  boundary {
+    let model = try KDSwift.detector(detector)
+    guard let dense = model as? OneStageDetector else {
+      throw KDSError.argument("head_from: a one-stage detector is needed, not \(type(of: model))")
+    }
+    let outputs = try dense.resumedHead(
+      tensor(features, "features"), branch: text(branch, "branch"),
+      after: checked(start, "start", in: 0...1 << 16),
+      level: checked(level, "level", in: 0...1 << 16))
+    try give(outputs, out_outputs, "out_outputs")
   }
 }
 

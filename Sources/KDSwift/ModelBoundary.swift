@@ -194,6 +194,22 @@ public func kds_detector_taps(
   }
 }
 
+@implementation @_cdecl("kds_detector_anchors")
+public func kds_detector_anchors(
+  _ detector: OpaquePointer?, _ height: Int64, _ width: Int64,
+  _ out_anchors: UnsafeMutablePointer<OpaquePointer?>?
+) -> Int32 {
+  boundary {
+    let model = try KDSwift.detector(detector)
+    let size = Size2(
+      try checked(height, "height", in: 1...1 << 14), try checked(width, "width", in: 1...1 << 14))
+    let grids = try model.anchorGrids(input: size).map {
+      (name: $0.level, tensor: try Tensor($0.boxes, shape: [$0.boxes.count / 4, 4]))
+    }
+    try give(grids, out_anchors, "out_anchors")
+  }
+}
+
 /// One row of a summary.
 private struct LayerSummary: Encodable {
   let name, layer: String

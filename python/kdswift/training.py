@@ -320,11 +320,13 @@ class Run:
         """What the method wants of the engine's step: parts of the teacher that nobody reads do
         not run."""
         names = [name for _, name in self._terms.sources] if self._terms else []
+        own = self._terms.student_taps if self._terms else ()
         return {
             "region_taps": any(name.startswith("roi.") for name in names),
             "head_taps": self._group.engine_parts
             or not names
             or not all(name.startswith(("backbone.", "neck.")) for name in names),
+            "tower_taps": any(is_tower(name) for name in (*names, *own)),
             "loss_weights": {} if self.method is None else self.method.loss_weights,
         }
 

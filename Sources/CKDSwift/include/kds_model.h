@@ -44,6 +44,10 @@ int32_t kds_detector_set_requires_grad(kds_detector detector, int32_t learns);
 int32_t kds_detector_clear_gradients(kds_detector detector);
 /// Taps as a JSON array of {name, channels, stride, kind}. @since 0.1
 int32_t kds_detector_taps(kds_detector detector, int64_t capacity, int64_t *out_needed, char *out_text);
+/// The anchors of every level, fine to coarse, for a network's input (scaled and padded) of this size:
+/// (cells * anchors, 4) x1 y1 x2 y2, cells row by row, under the levels' names. @since 0.1
+int32_t kds_detector_anchors(kds_detector detector, int64_t height, int64_t width,
+                             kds_tensor_map *out_anchors);
 /// Layers as JSON: [{name, layer, parameters}]. @since 0.1
 int32_t kds_detector_summary(kds_detector detector, int64_t capacity, int64_t *out_needed,
                              char *out_text);
@@ -75,6 +79,12 @@ int32_t kds_detector_losses(kds_detector detector, kds_batch batch, int64_t seed
                             kds_tensor_map *out_losses);
 /// All taps of a forward pass on these images. @since 0.1
 int32_t kds_detector_features(kds_detector detector, kds_batch batch, kds_tensor_map *out_features);
+/// The rest of a one-stage detector's head from inside a tower, on the tape; its weights are constants.
+/// `branch` is "classification" or "regression"; `start` convolutions of its tower are done: `features`
+/// (N, C, H, W) is the level's map for 0, else the tap of convolution start - 1 (before its ReLU).
+/// `level` counts from the finest. Gives "class_logits", or the taps of boxes and centerness. @since 0.1
+int32_t kds_detector_head_from(kds_detector detector, const char *branch, int64_t start, int64_t level,
+                               kds_tensor features, kds_tensor_map *out_outputs);
 /// Detections of these images, boxes in pixels of the originals. Options: {"score_threshold": 0.05,
 /// "nms_threshold": 0.5, "max_detections": 100}. Runs without tape, in evaluation mode. @since 0.1
 int32_t kds_detector_predict(kds_detector detector, kds_batch batch, const char *options_json,

@@ -64,11 +64,12 @@ extension Module {
   /// - Parameters:
   ///   - fanOut: initialize for the variance of the gradients instead of the values.
   ///   - deformable: the convolution learns where to read.
+  ///   - bias: whether the convolution has one; nil: where no normalization follows.
   func register(
     _ pair: ConvNorm, _ inChannels: Int, _ outChannels: Int, kernel: Int, stride: Int = 1,
     dilation: Int = 1, groups: Int = 1, norm: Normalization, epsilon: Float = 1e-5,
     activation: Activation, gain: Float = 2, fanOut: Bool = false, deformable: Bool = false,
-    _ initializer: Initializer
+    bias: Bool? = nil, _ initializer: Initializer
   ) throws {
     let layer = try norm.layer(outChannels, epsilon: epsilon, activation: activation)
     let fan = (fanOut ? outChannels : inChannels / groups) * kernel * kernel
@@ -85,7 +86,7 @@ extension Module {
         pair.convolution,
         try Conv2d(
           inChannels, outChannels, kernel: kernel, stride: stride, dilation: dilation,
-          groups: groups, bias: layer == nil, activation: own, deviation: deviation, initializer))
+          groups: groups, bias: bias ?? (layer == nil), activation: own, deviation: deviation, initializer))
     }
     if let layer, let name = pair.normalization { child(name, layer as Module) }
   }

@@ -27,7 +27,7 @@ public struct TapDescription: Codable, Equatable {
   public var name: String
   public var channels: Int
   public var stride: Int
-  /// "feature", "class_logits" or "box_deltas"
+  /// "feature", "class_logits", "box_deltas", "box_distribution" or "centerness"
   public var kind: String
 
   public init(name: String, channels: Int, stride: Int, kind: String) {
@@ -77,6 +77,8 @@ public protocol Detector: Module {
   func densePass(_ batch: PreparedBatch) throws -> any DensePass
   /// Detections per image, best first. Runs without tape.
   func detect(_ batch: PreparedBatch, _ options: PredictionOptions) throws -> [[Detection]]
+  /// Anchors of every level by its name, (cells · anchors, 4) xyxy, for an input of this size.
+  func anchorGrids(input: Size2) -> [(level: String, boxes: [Float])]
   /// Whether detections come with masks, and learning needs them.
   var hasMasks: Bool { get }
 }

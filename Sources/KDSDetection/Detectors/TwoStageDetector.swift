@@ -34,6 +34,10 @@ extension TwoStageDetector {
   public var backbone: Backbone { source.body }
   public var common: any DetectorConfiguration { configuration }
 
+  public func anchorGrids(input: Size2) -> [(level: String, boxes: [Float])] {
+    proposals.anchors.named(source, input: input)
+  }
+
   public func densePass(_ batch: PreparedBatch) throws -> any DensePass { try dense(batch) }
 
   /// `densePass` with its own type.

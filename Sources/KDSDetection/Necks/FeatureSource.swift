@@ -26,6 +26,8 @@ public protocol FeatureSource: Module {
   var levelDescriptions: [FeatureDescription] { get }
   /// Levels that come from the backbone's own maps, not from what a neck added above them.
   var pooledLevels: Int { get }
+  /// Height and width of every level for an input of this size; 0 where the input is too small.
+  func levelSizes(_ input: Size2) -> [Size2]
   func maps(_ images: Tensor) throws -> FeatureMaps
 }
 
@@ -50,6 +52,8 @@ extension Backbone: FeatureSource {
   }
 
   public var levelDescriptions: [FeatureDescription] { Array(tapDescriptions.suffix(1)) }
+
+  public func levelSizes(_ input: Size2) -> [Size2] { Array(mapSizes(input).suffix(1)) }
 
   public func maps(_ images: Tensor) throws -> FeatureMaps {
     let all = try features(images).map {

@@ -36,6 +36,10 @@ public final class FinerBackbone: Module, FeatureSource {
   public var tapDescriptions: [FeatureDescription] { body.tapDescriptions + [output] }
   public var levelDescriptions: [FeatureDescription] { [output] }
 
+  public func levelSizes(_ input: Size2) -> [Size2] {
+    body.mapSizes(input).suffix(1).map { Size2(2 * $0.height, 2 * $0.width) }
+  }
+
   public func maps(_ images: Tensor) throws -> FeatureMaps {
     let taps = try body.maps(images).taps
     guard let up = childModule("up"), let last = taps.last else {

@@ -40,6 +40,15 @@ public final class PyramidBackbone: Module, FeatureSource {
     }
   }
 
+  public func levelSizes(_ input: Size2) -> [Size2] {
+    var sizes = Array(body.mapSizes(input).suffix(fpn.inputs.count))
+    // Every level that the neck adds has stride 2: pooling, or 3×3 with padding 1.
+    while sizes.count < fpn.levels.count, let last = sizes.last {
+      sizes.append(Size2((last.height + 1) / 2, (last.width + 1) / 2))
+    }
+    return sizes
+  }
+
   public func maps(_ images: Tensor) throws -> FeatureMaps {
     let features = try body.maps(images).taps
     let pyramid = try fpn(features.suffix(fpn.inputs.count).map(\.tensor))

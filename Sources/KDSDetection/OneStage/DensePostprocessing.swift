@@ -5,18 +5,24 @@ import KDSTensor
   import Glibc
 #endif
 
-/// From dense sigmoid logits to detections: threshold, best of each level, decode, clip, suppression per
-/// class, best of all, as in torchvision's RetinaNet.
+/// From dense outputs to detections: threshold, best of each level, decode, clip, suppression per class,
+/// best of all, as in torchvision's RetinaNet and FCOS.
+///
+/// The threshold and the choice of the best act on the score that a detection ends up with.
 struct DensePostprocessing {
   let scoreThreshold, nmsThreshold: Float
   let candidates, limit: Int
+  let coding: BoxCoding
+  let scoring: ScoreRule
+  let classes: Int
 
-  init(_ configuration: RetinaHeadConfiguration, _ options: PredictionOptions) {
-    scoreThreshold =
-      options.score_threshold >= 0 ? options.score_threshold : configuration.score_threshold
-    nmsThreshold = options.nms_threshold >= 0 ? options.nms_threshold : configuration.nms
-    limit = options.max_detections >= 0 ? options.max_detections : configuration.max_detections
-    candidates = configuration.top_candidates
+  init(_ head: DenseHead, _ options: PredictionOptions) {
+    let own = head.common
+    scoreThreshold = options.score_threshold >= 0 ? options.score_threshold : own.score_threshold
+    nmsThreshold = options.nms_threshold >= 0 ? options.nms_threshold : own.nms
+    limit = options.max_detections >= 0 ? options.max_detections : own.max_detections
+    candidates = own.top_candidates
+    (coding, scoring, classes) = (head.coding, head.scoring, head.classes)
   }
 
   /// Boxes of one level that may become detections.
@@ -26,14 +32,24 @@ struct DensePostprocessing {
     var labels: [Int64] = []
   }
 
-  /// - Parameters:
-  ///   - maps: of all levels; `grids`: their anchors.
+  /// What the head says about one level of one image.
+  private struct Level {
+    var logits, codes: UnsafePointer<Float>
+    var centerness: UnsafePointer<Float>?
+    var anchors: [Float]
+    var stride: Float
+  }
+
   func detections(
-    _ maps: [DenseMaps], grids: [[Float]], classes: Int, batch: PreparedBatch
+    _ maps: [DenseMaps], grid: DenseGrid, batch: PreparedBatch
   ) throws -> [[Detection]] {
     let levels = maps.count
+    let (classes, columns) = (classes, coding.columns)
     let logits = try maps.map { try flattenMaps([$0.logits], columns: classes) }
-    let deltas = try maps.map { try flattenMaps([$0.boxes], columns: 4) }
+    let codes = try maps.map { try flattenMaps([$0.boxes], columns: columns) }
+    let central = try maps.map {
+      try $0.centerness.map { try flattenMaps([$0], columns: 1) }
+    }
     let images = batch.sizes.count
     var found = [Candidates](repeating: Candidates(), count: images * levels)
     found.withUnsafeMutableBufferPointer { slots in
@@ -41,10 +57,14 @@ struct DensePostprocessing {
       parallelFor(count: images * levels, grain: 1) { range in
         for item in range {
           let (image, level) = (item / levels, item % levels)
-          let first = image * grids[level].count / 4
+          let first = image * grid.levels[level].count / 4
           slots[item] = best(
-            logits[level].floats + first * classes, deltas[level].floats + first * 4,
-            grids[level], classes, batch.sizes[image])
+            Level(
+              logits: logits[level].floats + first * classes,
+              codes: codes[level].floats + first * columns,
+              centerness: central[level].map { UnsafePointer($0.floats + first) },
+              anchors: grid.levels[level], stride: Float(grid.strides[level])),
+            batch.sizes[image])
         }
       }
     }
@@ -53,43 +73,64 @@ struct DensePostprocessing {
     }
   }
 
-  private func best(
-    _ logits: UnsafePointer<Float>, _ deltas: UnsafePointer<Float>, _ grid: [Float],
-    _ classes: Int, _ size: Size2
-  ) -> Candidates {
-    let total = grid.count / 4 * classes
-    // Sigmoid grows with its logit: the threshold moves instead of every logit.
-    let bar = logit(scoreThreshold)
+  private func best(_ level: Level, _ size: Size2) -> Candidates {
     var (places, values): ([Int32], [Float]) = ([], [])
-    for index in 0..<total where logits[index] > bar {
-      places.append(Int32(index))
-      values.append(logits[index])
-    }
-    let chosen = Kernels.topK(values, values.count, k: candidates)
-    let count = chosen.count
-    if count == 0 { return Candidates() }
-    var result = Candidates(
-      boxes: [Float](repeating: 0, count: 4 * count), scores: [Float](repeating: 0, count: count),
-      labels: [Int64](repeating: 0, count: count))
-    var (codes, anchors) = (result.boxes, result.boxes)
-    for (row, position) in chosen.enumerated() {
-      let place = Int(places[position])
-      result.labels[row] = Int64(place % classes)
-      result.scores[row] = 1 / (1 + exp(-values[position]))
-      for side in 0..<4 {
-        codes[4 * row + side] = deltas[4 * (place / classes) + side]
-        anchors[4 * row + side] = grid[4 * (place / classes) + side]
+    let logits = level.logits
+    var bar = logit(scoreThreshold)
+    for cell in 0..<level.anchors.count / 4 {
+      let share = level.centerness.map { probability($0[cell]) } ?? 1
+      if level.centerness != nil { bar = self.bar(share) }
+      for index in cell * classes..<(cell + 1) * classes where logits[index] > bar {
+        places.append(Int32(truncatingIfNeeded: index))
+        values.append(level.centerness == nil ? logits[index] : score(logits[index], share))
       }
     }
-    Kernels.decodeBoxes(codes, anchors: anchors, &result.boxes, count)
+    let chosen = Kernels.topK(values, values.count, k: candidates)
+    if chosen.isEmpty { return Candidates() }
+    let cells = chosen.map { Int(places[$0]) / classes }
+    return Candidates(
+      boxes: boxes(level, cells, size),
+      scores: chosen.map { level.centerness == nil ? probability(values[$0]) : values[$0] },
+      labels: chosen.map { Int64(Int(places[$0]) % classes) })
+  }
+
+  /// Decoded and clipped boxes of some cells.
+  private func boxes(_ level: Level, _ cells: [Int], _ size: Size2) -> [Float] {
+    let (count, columns) = (cells.count, coding.columns)
+    var codes = [Float](repeating: 0, count: columns * count)
+    var anchors = [Float](repeating: 0, count: 4 * count)
+    for (row, cell) in cells.enumerated() {
+      for column in 0..<columns {
+        codes[columns * row + column] = level.codes[columns * cell + column]
+      }
+      for side in 0..<4 { anchors[4 * row + side] = level.anchors[4 * cell + side] }
+    }
+    var result = [Float](repeating: 0, count: 4 * count)
+    coding.decode(codes, anchors: anchors, stride: level.stride, &result, count)
     Kernels.clipBoxes(
-      &result.boxes, count, width: Float(size.width), height: Float(size.height))
+      &result, count, width: Float(size.width), height: Float(size.height))
     return result
   }
+
+  // MARK: - Scores
+
+  private func probability(_ logit: Float) -> Float { 1 / (1 + exp(-logit)) }
 
   private func logit(_ probability: Float) -> Float {
     probability <= 0
       ? -.infinity : probability >= 1 ? .infinity : log(probability / (1 - probability))
+  }
+
+  /// The class logit above which the score passes the threshold: it grows with the logit, so that the
+  /// threshold moves instead of every logit.
+  private func bar(_ centerness: Float) -> Float {
+    let wanted = scoring == .root ? scoreThreshold * scoreThreshold : scoreThreshold
+    return centerness > 0 ? logit(wanted / centerness) : .infinity
+  }
+
+  private func score(_ logit: Float, _ centerness: Float) -> Float {
+    let product = probability(logit) * centerness
+    return scoring == .root ? product.squareRoot() : product
   }
 
   private func merge(_ levels: [Candidates], scale: (y: Float, x: Float)) -> [Detection] {

@@ -2,45 +2,25 @@ import KDSKernels
 import KDSNN
 import KDSTensor
 
-#if canImport(Glibc)
-  import Glibc
-#endif
-
-/// The head of a RetinaNet (Lin et al. 2017): a branch for classes, one for boxes, and their losses.
-public final class RetinaHead: Module {
-  public let configuration: RetinaHeadConfiguration
-  /// Columns of the logits; column 0 is the background's and stays unused, as in torchvision.
-  public let classes: Int
-  private let classification, regression: DenseBranch
+/// The head of a RetinaNet (Lin et al. 2017): classes and box offsets for every anchor.
+public final class RetinaHead: DenseHead {
+  private let configuration: RetinaHeadConfiguration
 
   public init(
-    _ configuration: RetinaHeadConfiguration, channels: Int, anchorsPerCell: Int, classes: Int,
-    _ initializer: Initializer
+    _ configuration: RetinaHeadConfiguration, _ place: Place, _ initializer: Initializer
   ) throws {
-    try configuration.check()
-    let norm = try Normalization(configuration.norm, of: "head")
     self.configuration = configuration
-    self.classes = classes
-    // Every class starts at the prior probability, so that the many backgrounds do not swamp the loss.
-    let prior = -log((1 - configuration.prior) / configuration.prior)
-    classification = try DenseBranch(
-      channels: channels, depth: configuration.convs, outputs: anchorsPerCell * classes,
-      output: "cls_logits", norm: norm, bias: prior, initializer)
-    regression = try DenseBranch(
-      channels: channels, depth: configuration.convs, outputs: 4 * anchorsPerCell,
-      output: "bbox_reg", norm: norm, initializer)
-    super.init()
-    child("classification_head", classification)
-    child("regression_head", regression)
-  }
-
-  public func callAsFunction(_ level: Tensor) throws -> DenseMaps {
-    DenseMaps(logits: try classification(level), boxes: try regression(level))
+    try super.init(
+      configuration, place, coding: .deltas(SIMD4(repeating: 1)), scoring: .probability,
+      initializer)
   }
 
   /// "classification" and "bbox_regression": sums over anchors, divided by the image's positives, mean
   /// over images.
-  func losses(_ maps: [DenseMaps], _ targets: DenseTargets) throws -> [NamedTensor] {
+  override func losses(
+    _ maps: [DenseMaps], _ grid: DenseGrid, _ batch: PreparedBatch
+  ) throws -> [NamedTensor] {
+    let targets = try IoUAssigner(configuration).assign(grid, batch: batch)
     let logits = try flattenMaps(maps.map(\.logits), columns: classes)
     let deltas = try flattenMaps(maps.map(\.boxes), columns: 4).gatherRows(targets.positives)
     return [

@@ -3,7 +3,7 @@ import KDSTensor
 
 /// A convolution in the Tucker-2 form: `first` 1×1 (S → R3), `core` (R3 → R4, with the original kernel,
 /// stride, padding and groups), `last` 1×1 (R4 → T, with bias and activation). Tucker-1 has no `first`.
-public final class TuckerConv2d: Module, UnaryLayer {
+public final class TuckerConv2d: Module, ActivatedLayer {
   public let shape: KernelShape
   public let ranks: TuckerRanks
 
@@ -44,8 +44,15 @@ public final class TuckerConv2d: Module, UnaryLayer {
   }
 
   public func callAsFunction(_ input: Tensor) throws -> Tensor {
-    let reduced = ranks.input == nil ? input : try layer("first")(input)
-    return try layer("last")(layer("core")(reduced))
+    try layer("last")(inner(input))
+  }
+
+  public func beforeActivation(_ input: Tensor) throws -> Tensor {
+    try layer("last").beforeActivation(inner(input))
+  }
+
+  private func inner(_ input: Tensor) throws -> Tensor {
+    try layer("core")(ranks.input == nil ? input : layer("first")(input))
   }
 
   /// Copies the factors of one group into the weights.

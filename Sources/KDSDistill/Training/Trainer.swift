@@ -91,10 +91,17 @@ public final class Trainer {
     student.clearGradients()
     for (_, tensor) in trainedParameters() { tensor.gradient = nil }
     let heads = options.common.head_taps || !parts.isEmpty
-    let passes = try teachers.map {
-      try TeacherPass($0, $0.prepare(teacherBatch ?? batch), heads: heads)
+    let towers = options.common.tower_taps
+    let passes = try teachers.map { teacher in
+      let prepared = try teacher.prepare(teacherBatch ?? batch)
+      return try teacher.withTowerTaps(towers) {
+        try TeacherPass(teacher, prepared, heads: heads)
+      }
     }
-    let pass = try student.trainingPass(student.prepare(batch), seed: seed)
+    let prepared = try student.prepare(batch)
+    let pass = try student.withTowerTaps(towers) {
+      try student.trainingPass(prepared, seed: seed)
+    }
     try checkLossWeights(pass.losses.map(\.name))
     var terms = pass.losses.map { loss in
       let weight = parts.reduce(Float(1)) { $0 + $1.part.detectionWeight(loss.name) - 1 }

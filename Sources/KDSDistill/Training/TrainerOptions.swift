@@ -19,6 +19,8 @@ public struct TrainerOptions: Equatable {
     public var head_taps = true
     /// Whether teachers' region heads run for the taps that a caller's own terms read.
     public var region_taps = true
+    /// Whether one-stage heads keep their towers' taps for a caller's own terms.
+    public var tower_taps = false
 
     public init() {}
   }

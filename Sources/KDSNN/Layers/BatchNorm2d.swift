@@ -38,6 +38,12 @@ public final class BatchNorm2d: Module {
   }
 
   public func callAsFunction(_ input: Tensor) throws -> Tensor {
+    try run(input, activation)
+  }
+
+  public func beforeActivation(_ input: Tensor) throws -> Tensor { try run(input, .none) }
+
+  private func run(_ input: Tensor, _ activation: Activation) throws -> Tensor {
     if isTraining && !frozen {
       let result = try input.batchNormTraining(
         scale: weight, shift: bias, epsilon: epsilon, activation: activation)

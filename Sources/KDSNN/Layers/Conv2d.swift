@@ -43,7 +43,15 @@ public final class Conv2d: Module {
       bias: bias, deviation: deviation, initializer)
   }
 
-  public func callAsFunction(_ input: Tensor) throws -> Tensor {
+  public func callAsFunction(_ input: Tensor) throws -> Tensor { try run(input, options) }
+
+  public func beforeActivation(_ input: Tensor) throws -> Tensor {
+    var linear = options
+    linear.activation = .none
+    return try run(input, linear)
+  }
+
+  private func run(_ input: Tensor, _ options: ConvolutionOptions) throws -> Tensor {
     let output = try input.conv2d(weight, bias: bias, options)
     FLOPCounter.reportConvolution(self, weight: weight, input: input, output: output)
     return output

@@ -22,18 +22,25 @@ public final class ConvNorm {
   }
 
   /// Runs both on `input` (N, C, H, W).
-  public func callAsFunction(_ input: Tensor, in owner: Module) throws -> Tensor {
+  ///
+  /// - Parameter activated: false stops before the activation.
+  public func callAsFunction(
+    _ input: Tensor, in owner: Module, activated: Bool = true
+  ) throws -> Tensor {
     let first = try owner.layer(convolution)
-    guard let normalization else { return try first(input) }
+    guard let normalization else {
+      return try activated ? first(input) : first.beforeActivation(input)
+    }
     let second = try owner.layer(normalization)
     guard let conv = first.module as? Conv2d, let norm = second.module as? BatchNorm2d,
       canFold(conv, norm)
     else {
-      return try second(first(input))
+      let value = try first(input)
+      return try activated ? second(value) : second.beforeActivation(value)
     }
     let (filters, bias) = try foldedWeights(conv, norm)
     var options = conv.options
-    options.activation = norm.activation
+    options.activation = activated ? norm.activation : .none
     let output = try input.conv2d(filters, bias: bias, options)
     FLOPCounter.reportConvolution(conv, weight: conv.weight, input: input, output: output)
     return output

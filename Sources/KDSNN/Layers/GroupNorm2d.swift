@@ -4,7 +4,7 @@ import KDSTensor
 /// Group normalization (Wu and He 2018; `torch.nn.GroupNorm`) with parameters `weight`, `bias` (C).
 ///
 /// The same in training and evaluation, so it suits batches of one or two images.
-public final class GroupNorm2d: Module, UnaryLayer {
+public final class GroupNorm2d: Module {
   public let weight, bias: Tensor
   public let groups: Int
   public let epsilon: Float
@@ -29,13 +29,17 @@ public final class GroupNorm2d: Module, UnaryLayer {
 
   /// (N, C, H, W) in any layout to the same shape, plain.
   public func callAsFunction(_ input: Tensor) throws -> Tensor {
+    let normalized = try beforeActivation(input)
+    return activation == .relu ? try normalized.relu() : normalized
+  }
+
+  public func beforeActivation(_ input: Tensor) throws -> Tensor {
     guard input.rank == 4, input.dtype == .float32, input.shape[1] == weight.count, input.count > 0
     else {
       throw KDSError.shape(
         "group_norm: input must be a non-empty (N, \(weight.count), H, W), got \(input.shape)")
     }
-    let normalized = try normalize(input.plain())
-    return activation == .relu ? try normalized.relu() : normalized
+    return try normalize(input.plain())
   }
 
   private func normalize(_ source: Tensor) throws -> Tensor {
@@ -46,6 +50,7 @@ public final class GroupNorm2d: Module, UnaryLayer {
     let means = try Tensor(uninitialized: [shape[0], groups])
     let inverses = try Tensor(uninitialized: [shape[0], groups])
     let (weight, bias) = (weight, bias)
+    let learns = weight.isTracked || bias.isTracked
     Kernels.groupNormForward(
       source.floats, geometry, weight: weight.floats, bias: bias.floats, eps: epsilon,
       output: output.floats, means: means.floats, inverses: inverses.floats)
@@ -57,7 +62,7 @@ public final class GroupNorm2d: Module, UnaryLayer {
         input: source.floats, gradOutput: gradient.floats, geometry, weight: weight.floats,
         means: means.floats, inverses: inverses.floats, gradInput: toSource.floats,
         gradWeight: toWeight.floats, gradBias: toBias.floats)
-      return [toSource, toWeight, toBias]
+      return learns ? [toSource, toWeight, toBias] : [toSource, nil, nil]
     }
   }
 
