@@ -13,6 +13,7 @@ from .errors import ArgumentError, FormatError, KDSError, ShapeError
 
 # Public name -> "module" or "module:attribute", relative to this package.
 _LAZY = {
+    "ATSS": ".atss:ATSS",
     "Adam": ".optimizers:Adam",
     "AdamW": ".optimizers:AdamW",
     "Anchors": ".detector_options:Anchors",
@@ -24,8 +25,10 @@ _LAZY = {
     "Detector": ".detector:Detector",
     "EarlyStopping": ".callbacks:EarlyStopping",
     "Ensemble": ".distillation:Ensemble",
+    "FCOS": ".fcos:FCOS",
     "FPN": ".detector_options:FPN",
     "FasterRCNN": ".faster_rcnn:FasterRCNN",
+    "GFL": ".gfl:GFL",
     "History": ".history:History",
     "Linear": ".schedules:Linear",
     "MaskRCNN": ".mask_rcnn:MaskRCNN",

@@ -173,6 +173,15 @@ class Detector(_Owner):
         """All taps of a forward pass."""
         return read_map(_new("kds_tensor_map", "kds_detector_features", self.handle, batch.handle))
 
+    def anchors(self, height: int, width: int) -> dict[str, Tensor]:
+        """The anchors of every level for a network's input of this size."""
+        return read_map(_new("kds_tensor_map", "kds_detector_anchors", self.handle, height, width))
+
+    def head_from(self, branch: str, start: int, level: int, features: Tensor) -> dict[str, Tensor]:
+        """The rest of a one-stage head from inside a tower."""
+        where = (branch.encode(), start, level, features._handle)
+        return read_map(_new("kds_tensor_map", "kds_detector_head_from", self.handle, *where))
+
     def predict(
         self, batch: Batch, options: Mapping[str, Any]
     ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]]:

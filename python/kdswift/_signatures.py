@@ -90,6 +90,7 @@ FUNCTIONS = {
     "kds_detector_set_requires_grad": (c_int32, (kds_detector, c_int32)),
     "kds_detector_clear_gradients": (c_int32, (kds_detector,)),
     "kds_detector_taps": (c_int32, (kds_detector, c_int64, int64_out, POINTER(c_char))),
+    "kds_detector_anchors": (c_int32, (kds_detector, c_int64, c_int64, POINTER(kds_tensor_map))),
     "kds_detector_summary": (c_int32, (kds_detector, c_int64, int64_out, POINTER(c_char))),
     "kds_detector_flops": (c_int32, (kds_detector, c_int64, c_int64, double_out)),
     "kds_detector_tucker": (c_int32, (kds_detector, c_char_p, POINTER(kds_detector))),
@@ -113,6 +114,10 @@ FUNCTIONS = {
     "kds_batch_set_masks": (c_int32, (kds_batch, c_int64, c_void_p, c_int64)),
     "kds_detector_losses": (c_int32, (kds_detector, kds_batch, c_int64, POINTER(kds_tensor_map))),
     "kds_detector_features": (c_int32, (kds_detector, kds_batch, POINTER(kds_tensor_map))),
+    "kds_detector_head_from": (
+        c_int32,
+        (kds_detector, c_char_p, c_int64, c_int64, kds_tensor, POINTER(kds_tensor_map)),
+    ),
     "kds_detector_predict": (c_int32, (kds_detector, kds_batch, c_char_p, POINTER(kds_detections))),
     "kds_detections_counts": (c_int32, (kds_detections, c_int64, int64_out)),
     "kds_detections_read": (c_int32, (kds_detections, c_int64, float_out, float_out, int64_out)),

@@ -242,7 +242,16 @@ def _add_model(p: argparse.ArgumentParser) -> None:
     model = p.add_argument_group("model")
     model.add_argument(
         "--detector",
-        choices=("cascade_rcnn", "faster_rcnn", "mask_rcnn", "retinanet", "rfcn"),
+        choices=(
+            "atss",
+            "cascade_rcnn",
+            "faster_rcnn",
+            "fcos",
+            "gfl",
+            "mask_rcnn",
+            "retinanet",
+            "rfcn",
+        ),
         help="its kind; default the teacher's, else faster_rcnn",
     )
     model.add_argument(

@@ -18,10 +18,11 @@ from .data.images import to_uint8
 from .detections import Detections
 from .detector_weights import DetectorWeights
 from .errors import ArgumentError, KDSError
+from .heads import DetectorHeads
 from .tensors import Tensor
 
 
-class Detector(DetectorWeights):
+class Detector(DetectorWeights, DetectorHeads):
     """Base of the detectors; make one with `kd.FasterRCNN` or `kd.load`.
 
     Attributes
@@ -36,8 +37,11 @@ class Detector(DetectorWeights):
     _kinds: ClassVar[dict[str, type[Detector]]] = {}
     # Each is a module of this package, imported when a configuration asks for it.
     KINDS: ClassVar[tuple[str, ...]] = (
+        "atss",
         "cascade_rcnn",
         "faster_rcnn",
+        "fcos",
+        "gfl",
         "mask_rcnn",
         "retinanet",
         "rfcn",

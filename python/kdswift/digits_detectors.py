@@ -16,6 +16,15 @@ _PYRAMID_RPN = {
     "min_size": 4,
 }
 
+# Sizes and ratios of the anchors on strides 8 and 16. FCOS takes objects of up to 8 times the size on
+# the finer level: with 4 glyphs share out to both.
+_ONE_STAGE: dict[str, tuple[list[int], list[int]]] = {
+    "atss": ([20, 34], [1]),
+    "fcos": ([4, 8], [1]),
+    "gfl": ([20, 34], [1]),
+    "retinanet": ([14, 18, 22, 26, 32, 38], [1, 2]),
+}
+
 
 def digits_configuration(kind: str, neck: str | None = None) -> dict[str, Any]:
     """The configuration of a detector of this kind, without its classes.
@@ -23,8 +32,8 @@ def digits_configuration(kind: str, neck: str | None = None) -> dict[str, Any]:
     neck : "fpn", "none", or None for what the kind usually has
     """
     size = {"detector": kind, "image_min": IMAGE_SIZE, "image_max": IMAGE_SIZE}
-    if kind == "retinanet":
-        return size | _retinanet()
+    if kind in _ONE_STAGE:
+        return size | _one_stage(*_ONE_STAGE[kind])
     if kind == "rfcn" or neck == "none" or (kind == "faster_rcnn" and neck is None):
         own = {"rfcn": {"k": 3, "channels": 128}} if kind == "rfcn" else {}
         return size | _single_map(masks=kind == "mask_rcnn") | own
@@ -52,12 +61,12 @@ def _two_stage_pyramid(masks: bool) -> dict[str, Any]:
     } | _masks(masks)
 
 
-def _retinanet() -> dict[str, Any]:
+def _one_stage(sizes: list[int], ratios: list[int]) -> dict[str, Any]:
     return {
         "backbone": resnet_small(output_stride=16).to_dict(),
         "neck": {"kind": "fpn", "channels": 64, "extra": "none", "from": "layer2"},
-        "anchor_sizes": [14, 18, 22, 26, 32, 38],
-        "anchor_ratios": [1, 2],
+        "anchor_sizes": list(sizes),
+        "anchor_ratios": list(ratios),
         "head": {"convs": 2},
     }
 

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-from . import _engine
-from .backbones import Backbone
-from .detector import Detector
-from .detector_options import FPN, Anchors, configuration_of, first_seed
+from .one_stage import OneStageDetector
 
 
-class RetinaNet(Detector):
+class RetinaNet(OneStageDetector):
     """RetinaNet (Lin, Goyal, Girshick, He, Dollár, ICCV 2017), as torchvision has it.
 
     Names of weights, losses and every default are torchvision's: its state_dict loads unchanged.
@@ -40,26 +34,3 @@ class RetinaNet(Detector):
     """
 
     kind = "retinanet"
-
-    def __init__(
-        self,
-        backbone: Backbone | str,
-        num_classes: int,
-        neck: FPN | str = "fpn",
-        anchors: Anchors | None = None,
-        image_size: tuple[int, int] | None = None,
-        class_names: Sequence[str] | None = None,
-        seed: int | None = None,
-        image_mean: Sequence[float] | None = None,
-        image_std: Sequence[float] | None = None,
-        head: Mapping[str, Any] | None = None,
-    ) -> None:
-        configuration = configuration_of(
-            *("RetinaNet", self.kind, backbone, num_classes, neck, anchors, image_size),
-            *(class_names, image_mean, image_std),
-            head=head,
-        )
-        self._setup(
-            _engine.Detector.create(configuration, first_seed(seed, "RetinaNet")),
-            configuration["class_names"] or None,
-        )

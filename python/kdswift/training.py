@@ -19,6 +19,7 @@ from .comparisons.step import Step
 from .data.loader import Batch, Loader
 from .errors import KDSError
 from .evaluation import evaluate
+from .heads import is_tower
 from .history import History
 from .methods import Method
 from .modelfile import describe
@@ -320,7 +321,7 @@ class Run:
         """What the method wants of the engine's step: parts of the teacher that nobody reads do
         not run."""
         names = [name for _, name in self._terms.sources] if self._terms else []
-        own = self._terms.student_taps if self._terms else ()
+        own = [row["name"] for row, _ in self._terms.pairs] if self._terms else []
         return {
             "region_taps": any(name.startswith("roi.") for name in names),
             "head_taps": self._group.engine_parts

@@ -1,7 +1,8 @@
 """Detectors against torchvision: same weights, same images, same losses, gradients and detections.
 
 The fixture holds what narrow torchvision detectors computed in double precision
-(tools/fixtures/generate_models.py); with torchvision installed, its full models are run as well.
+(tools/fixtures/generate_models.py), and ATSS and GFL written from their formulas
+(tools/fixtures/generate_dense.py); with torchvision installed, its full models are run as well.
 """
 
 from __future__ import annotations
@@ -20,7 +21,11 @@ sys.path.insert(0, str(HERE.parents[1] / "tools/fixtures"))
 
 from model_weights import scene, values  # noqa: E402
 
-CASES = json.loads((HERE / "fixtures/models.json").read_text())["cases"]
+CASES = [
+    one
+    for name in ("models", "dense")
+    for one in json.loads((HERE / f"fixtures/{name}.json").read_text())["cases"]
+]
 EVERY = {"batch": 100_000, "positive_fraction": 1.0}
 RATIOS = (0.5, 1.0, 2.0)
 OCTAVES = [(s, int(s * 2 ** (1 / 3)), int(s * 2 ** (2 / 3))) for s in (16, 24, 32, 48, 64)]
@@ -37,6 +42,18 @@ def narrow(name: str) -> kd.Detector:
             neck=kd.FPN(16, extra="p6p7_c5" if second else None),
             anchors=kd.Anchors(OCTAVES, RATIOS),
             head={"norm": "group", "box_loss": "giou"} if second else None,
+            **common,
+        )
+    if name == "fcos":
+        sizes = ((4,), (8,), (16,), (32,), (64,))
+        return kd.FCOS(backbone, neck=kd.FPN(16), anchors=kd.Anchors(sizes, (1,)), **common)
+    if name in ("atss", "gfl"):
+        own = {"reg_max": 6} if name == "gfl" else {}
+        return {"atss": kd.ATSS, "gfl": kd.GFL}[name](
+            backbone,
+            neck=kd.FPN(16),
+            anchors=kd.Anchors(((24,), (40,), (64,), (96,), (128,)), (1,)),
+            head={"convs": 2, "assigner_candidates": 4, **own},
             **common,
         )
     second = {"convs": (16, 24), "hidden": (32,), "norm": "batch"}
@@ -151,6 +168,7 @@ ALL = {
                 **o,
             ),
         ),
+        ("fcos_resnet50_fpn", {}, lambda **o: kd.FCOS("resnet50", **o)),
         (
             "fasterrcnn_resnet50_fpn",
             ALL,

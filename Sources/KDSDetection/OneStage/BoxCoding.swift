@@ -37,8 +37,9 @@ public enum BoxCoding: Equatable {
     switch self {
     case .deltas(let weights): return try codes.decodedBoxes(anchors: anchors, weights: weights)
     case .distances:
-      let units = (0..<4 * rows).map {
-        anchors[$0 / 4 * 4 + $0 % 2 + 2] - anchors[$0 / 4 * 4 + $0 % 2]
+      let units = (0..<4 * rows).map { (index: Int) -> Float in
+        let first = index / 4 * 4 + index % 2
+        return anchors[first + 2] - anchors[first]
       }
       return try placed(codes, anchors, units)
     case .distribution(let bins):

@@ -1,3 +1,4 @@
+import KDSKernels
 import KDSNN
 import KDSTensor
 
