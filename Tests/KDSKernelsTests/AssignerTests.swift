@@ -67,12 +67,15 @@ private func plainATSS(_ scene: Scene, _ perLevel: Int) -> [Int32] {
     let own = corners(scene.boxes, box)
     var candidates: [Int] = []
     for (first, end) in zip(scene.levels, scene.levels.dropFirst()) {
-      let sorted = (first..<end).map { anchor -> (Int, Double) in
+      var sorted: [(place: Int, distance: Double)] = []
+      for anchor in first..<end {
         let a = corners(scene.anchors, anchor)
-        let (dx, dy) = (a[0] + a[2] - own[0] - own[2], a[1] + a[3] - own[1] - own[3])
-        return (anchor, dx * dx + dy * dy)
-      }.sorted { $0.1 < $1.1 || ($0.1 == $1.1 && $0.0 < $1.0) }
-      candidates += sorted.prefix(perLevel).map(\.0)
+        let dx = a[0] + a[2] - own[0] - own[2]
+        let dy = a[1] + a[3] - own[1] - own[3]
+        sorted.append((anchor, dx * dx + dy * dy))
+      }
+      sorted.sort { ($0.distance, $0.place) < ($1.distance, $1.place) }
+      candidates += sorted.prefix(perLevel).map { $0.place }
     }
     let overlaps = candidates.map { plainIoU(corners(scene.anchors, $0), own) }
     let mean = overlaps.reduce(0, +) / Double(overlaps.count)

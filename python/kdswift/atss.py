@@ -20,8 +20,9 @@ class ATSS(OneStageDetector):
     anchors : kd.Anchors or None
         One size for every level and one ratio; None: squares of 8 strides, 64 to 1024 pixels.
     head : mapping, options of the head
-        convs, norm ("group"), prior, focal_alpha, focal_gamma, assigner_candidates (9 of each level),
-        box_weight (2), centerness_weight (1), score_threshold, nms, top_candidates, max_detections
+        convs, norm ("group"), prior, focal_alpha, focal_gamma, assigner_candidates (9 of each
+        level), box_weight (2), centerness_weight (1), score_threshold, nms, top_candidates,
+        max_detections
 
     What is not given is as published (mmdetection's atss_r50_fpn_1x_coco); classes are counted with
     the background, whose column of logits stays unused. Raises ``ArgumentError`` naming the option.

@@ -16,8 +16,8 @@ _PYRAMID_RPN = {
     "min_size": 4,
 }
 
-# Sizes and ratios of the anchors on strides 8 and 16. FCOS takes objects of up to 8 times the size on
-# the finer level: with 4 glyphs share out to both.
+# Sizes and ratios of the anchors on strides 8 and 16. FCOS takes objects of up to 8 times the size
+# on the finer level: with 4 glyphs share out to both.
 _ONE_STAGE: dict[str, tuple[list[int], list[int]]] = {
     "atss": ([20, 34], [1]),
     "fcos": ([4, 8], [1]),

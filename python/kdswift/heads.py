@@ -19,9 +19,9 @@ BRANCHES = ("classification", "regression")
 def is_tower(tap: str) -> bool:
     """Whether a tap is one of a tower, such as ``head.regression.conv0.p3``.
 
-    Those are what the ReLUs of a one-stage head's branches get (with a normalization: what it gives).
-    A run asks the engine for them only if a term reads one: without them convolution and ReLU run as
-    one.
+    Those are what the ReLUs of a one-stage head's branches get (with a normalization: what it
+    gives). A run asks the engine for them only if a term reads one: without them convolution and
+    ReLU run as one.
     """
     return tap.startswith(tuple(f"head.{branch}.conv" for branch in BRANCHES))
 
@@ -50,17 +50,19 @@ class DetectorHeads:
         ----------
         maps : (N, C, H, W) of every level, fine to coarse; kd tensors, arrays, anything with DLPack
         branch : "classification" or "regression"
-        start : convolutions of the tower that are done. 0: `maps` are the neck's; else they are what
-            convolution ``start - 1`` gives before its ReLU, as the tap ``head.BRANCH.conv{start - 1}``
+        start : convolutions of the tower that are done. 0: `maps` are the neck's; else they are
+            what convolution ``start - 1`` gives before its ReLU, as the tap
+            ``head.BRANCH.conv{start - 1}``
 
         Returns
         -------
-        One dict per level: ``class_logits``, or ``box_deltas`` (``box_distribution``) and, where the
-        detector has it, ``centerness``; named and shaped as the taps.
+        One dict per level: ``class_logits``, or ``box_deltas`` (``box_distribution``) and, where
+        the detector has it, ``centerness``; named and shaped as the taps.
 
-        Gradients reach `maps`; the head's weights are constants, its normalizations as in evaluation.
-        This is how CrossKD (Wang et al. 2024) lets a teacher's head judge a student's features.
-        Raises ``ArgumentError`` for detectors without such a head, and ``ShapeError`` naming the level.
+        Gradients reach `maps`; the head's weights are constants, its normalizations as in
+        evaluation. This is how CrossKD (Wang et al. 2024) lets a teacher's head judge a student's
+        features. Raises ``ArgumentError`` for detectors without such a head, and ``ShapeError``
+        naming the level.
         """
         if branch not in BRANCHES:
             raise ArgumentError(

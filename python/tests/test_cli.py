@@ -97,12 +97,16 @@ def test_a_run_can_be_resumed(teacher, tmp_path, capsys):
 
 KINDS = [
     (["--detector", "retinanet"], "RetinaNet"),
+    (["--detector", "fcos"], "FCOS"),
+    (["--detector", "atss"], "ATSS"),
+    (["--detector", "gfl"], "GFL"),
     (["--detector", "mask_rcnn"], "MaskRCNN"),
     (["--detector", "cascade_rcnn"], "CascadeRCNN"),
     (["--detector", "rfcn"], "RFCN"),
     (["--neck", "fpn"], "FasterRCNN"),
     (["--detector", "mask_rcnn", "--neck", "none"], "MaskRCNN"),
 ]
+PYRAMIDS = ("RetinaNet", "FCOS", "ATSS", "GFL", "CascadeRCNN")
 
 
 @pytest.mark.parametrize(("options", "kind"), KINDS, ids=lambda value: "-".join(value))
@@ -112,7 +116,7 @@ def test_trains_every_kind_of_detector(options, kind, tmp_path, capsys):
     model = kd.load(tmp_path / "last.safetensors")
     assert type(model).__name__ == kind
     assert (model.configuration["neck"]["kind"] == "fpn") == (
-        kind in ("RetinaNet", "CascadeRCNN") or options[-1] == "fpn" or options[1:] == ["mask_rcnn"]
+        kind in PYRAMIDS or options[-1] == "fpn" or options[1:] == ["mask_rcnn"]
     )
     if kind == "MaskRCNN":
         capsys.readouterr()

@@ -86,7 +86,8 @@ extension Module {
         pair.convolution,
         try Conv2d(
           inChannels, outChannels, kernel: kernel, stride: stride, dilation: dilation,
-          groups: groups, bias: bias ?? (layer == nil), activation: own, deviation: deviation, initializer))
+          groups: groups, bias: bias ?? (layer == nil), activation: own, deviation: deviation,
+          initializer))
     }
     if let layer, let name = pair.normalization { child(name, layer as Module) }
   }
