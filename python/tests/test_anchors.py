@@ -69,3 +69,6 @@ def test_sizes_that_cannot_be_are_refused():
     for size in ((0, 32), (32, -1), (1 << 20, 32), "large", (32, 32, 32)):
         with pytest.raises(kd.KDSError):
             model.anchors(size)
+    many = KINDS["retinanet"](kd.backbones.resnet_small(0.25, output_stride=16))
+    with pytest.raises(kd.KDSError, match="more than 2"):
+        many.anchors(1 << 14)

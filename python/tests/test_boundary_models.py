@@ -27,6 +27,14 @@ CONFIGURATION = {
     "rpn": {"channels": 8, "batch": 8, "post_nms_train": 10, "post_nms_test": 5, "min_size": 1},
     "roi": {"batch": 8, "hidden": [8], "pool_size": 2, "dropout": 0},
 }
+DENSE = {
+    **{key: CONFIGURATION[key] for key in ("num_classes", "image_min", "image_max")},
+    "backbone": {"name": "resnet_small", "width": 0.25, "output_stride": 16},
+    "neck": {"kind": "fpn", "channels": 8, "extra": "p6p7", "from": "layer1"},
+    "anchor_sizes": [8, 16, 32, 64, 128],
+    "anchor_ratios": [1],
+    "head": {"convs": 1, "prior": 0.3},
+}
 OPTIONS = {
     "optimizer": {"name": "sgd", "lr": 0.01},
     "schedule": {"name": "step", "milestones": [2]},
@@ -34,9 +42,10 @@ OPTIONS = {
 }
 
 
-def full_configuration() -> dict:
+def full_configuration(kind: str) -> dict:
     """The small configuration with every default filled in."""
-    detector = make_detector(CONFIGURATION)
+    small = CONFIGURATION if kind == "faster_rcnn" else {**DENSE, "detector": kind}
+    detector = make_detector(small)
     text = lib.text("kds_detector_configuration", detector)
     lib.kds_detector_release(detector)
     return json.loads(text)
@@ -92,6 +101,16 @@ def exercise(detector: signatures.kds_detector, batch: signatures.kds_batch) -> 
         out = kind()
         attempt(function, *arguments, ctypes.byref(out))
         getattr(lib, f"{kind.__name__}_release")(out)
+    features, outputs = signatures.kds_tensor(), signatures.kds_tensor_map()
+    shape = np.array([1, 8, 3, 5], np.int64)
+    lib.kds_tensor_create(0, 4, shape, np.ones(120, np.float32).ctypes.data, ctypes.byref(features))
+    where = (detector, b"regression", 1, 0, features)
+    attempt(lib.kds_detector_head_from, *where, ctypes.byref(outputs))
+    lib.kds_tensor_map_release(outputs)
+    lib.kds_tensor_release(features)
+    anchors = signatures.kds_tensor_map()
+    attempt(lib.kds_detector_anchors, detector, 40, 33, ctypes.byref(anchors))
+    lib.kds_tensor_map_release(anchors)
     attempt(lib.kds_detector_flops, detector, 32, 32, ctypes.c_double())
     attempt(lib.text, "kds_detector_taps", detector)
 
@@ -105,10 +124,10 @@ def attempt(function: object, *arguments: object) -> bool:
     return True
 
 
-def hostile_configurations(seed: int, rounds: int) -> None:
+def hostile_configurations(seed: int, rounds: int, kind: str = "faster_rcnn") -> None:
     """Runs in a process of its own; the last line printed names the case that crashed."""
     random_ = random.Random(seed)
-    base = full_configuration()
+    base = full_configuration(kind)
     batch = make_batch(np.full((3, 32, 40), 0.5, np.float32), [4, 4, 20, 20], 1)
     for _ in range(rounds):
         configuration = mutate(random_, base)
@@ -151,7 +170,14 @@ def hostile_trainers(seed: int, rounds: int) -> None:
     lib.kds_batch_release(batch)
 
 
-@pytest.mark.parametrize("case", ["hostile_configurations(0, 60)", "hostile_trainers(0, 60)"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "hostile_configurations(0, 60)",
+        *[f"hostile_configurations(0, 40, '{kind}')" for kind in ("gfl", "atss", "fcos")],
+        "hostile_trainers(0, 60)",
+    ],
+)
 def test_hostile_documents_give_a_status_and_never_a_crash(case):
     # The limit turns a model of impossible size into an error at once, not into a full machine.
     limit = "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33))"

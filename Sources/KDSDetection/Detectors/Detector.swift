@@ -78,7 +78,7 @@ public protocol Detector: Module {
   /// Detections per image, best first. Runs without tape.
   func detect(_ batch: PreparedBatch, _ options: PredictionOptions) throws -> [[Detection]]
   /// Anchors of every level by its name, (cells · anchors, 4) xyxy, for an input of this size.
-  func anchorGrids(input: Size2) -> [(level: String, boxes: [Float])]
+  func anchorGrids(input: Size2) throws -> [(level: String, boxes: [Float])]
   /// Whether detections come with masks, and learning needs them.
   var hasMasks: Bool { get }
 }

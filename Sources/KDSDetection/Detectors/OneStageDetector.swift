@@ -62,8 +62,8 @@ public class OneStageDetector: Module, Detector {
     return try body()
   }
 
-  public func anchorGrids(input: Size2) -> [(level: String, boxes: [Float])] {
-    anchors.named(source, input: input)
+  public func anchorGrids(input: Size2) throws -> [(level: String, boxes: [Float])] {
+    try anchors.named(source, input: input)
   }
 
   /// The rest of the head from inside a tower; see `DenseHead.resumed`. `level` counts from the finest.

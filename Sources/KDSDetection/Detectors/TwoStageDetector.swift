@@ -34,8 +34,8 @@ extension TwoStageDetector {
   public var backbone: Backbone { source.body }
   public var common: any DetectorConfiguration { configuration }
 
-  public func anchorGrids(input: Size2) -> [(level: String, boxes: [Float])] {
-    proposals.anchors.named(source, input: input)
+  public func anchorGrids(input: Size2) throws -> [(level: String, boxes: [Float])] {
+    try proposals.anchors.named(source, input: input)
   }
 
   public func densePass(_ batch: PreparedBatch) throws -> any DensePass { try dense(batch) }

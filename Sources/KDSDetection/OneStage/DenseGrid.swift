@@ -38,8 +38,13 @@ extension PyramidAnchors {
   /// The anchors of every level by its name, for an input of that size.
   func named(
     _ source: any FeatureSource, input: Size2
-  ) -> [(level: String, boxes: [Float])] {
+  ) throws -> [(level: String, boxes: [Float])] {
     let sizes = source.levelSizes(input)
+    let total = sizes.reduce(0.0) { $0 + Double($1.height) * Double($1.width) * Double(count) }
+    guard total <= Double(1 << 24) else {
+      throw KDSError.argument(
+        "anchors: an input of \(input) has \(Int(min(total, 1e18))) of them, more than 2^24")
+    }
     return zip(source.levelDescriptions, sizes).enumerated().map { index, level in
       let name = level.0.name.split(separator: ".").last.map(String.init) ?? level.0.name
       return (name, grid(level: index, map: level.1, input: input))

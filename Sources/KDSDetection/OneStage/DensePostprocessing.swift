@@ -74,24 +74,24 @@ struct DensePostprocessing {
   }
 
   private func best(_ level: Level, _ size: Size2) -> Candidates {
-    var (places, values): ([Int32], [Float]) = ([], [])
+    var (places, values): ([Int], [Float]) = ([], [])
     let logits = level.logits
     var bar = logit(scoreThreshold)
     for cell in 0..<level.anchors.count / 4 {
       let share = level.centerness.map { probability($0[cell]) } ?? 1
       if level.centerness != nil { bar = self.bar(share) }
       for index in cell * classes..<(cell + 1) * classes where logits[index] > bar {
-        places.append(Int32(truncatingIfNeeded: index))
+        places.append(index)
         values.append(level.centerness == nil ? logits[index] : score(logits[index], share))
       }
     }
     let chosen = Kernels.topK(values, values.count, k: candidates)
     if chosen.isEmpty { return Candidates() }
-    let cells = chosen.map { Int(places[$0]) / classes }
+    let cells = chosen.map { places[$0] / classes }
     return Candidates(
       boxes: boxes(level, cells, size),
       scores: chosen.map { level.centerness == nil ? probability(values[$0]) : values[$0] },
-      labels: chosen.map { Int64(Int(places[$0]) % classes) })
+      labels: chosen.map { Int64(places[$0] % classes) })
   }
 
   /// Decoded and clipped boxes of some cells.
