@@ -5,9 +5,10 @@ from __future__ import annotations
 import dense
 import numpy as np
 import pytest
-from tiny import QUIET, scenes
+from tiny import scenes
 
 import kdswift as kd
+from kdswift.heads import is_tower
 
 
 def model(seed: int = 0, **options) -> kd.FCOS:
@@ -92,13 +93,39 @@ def test_wrong_options_are_named(options, words):
 
 
 def test_towers_are_kept_only_where_a_term_reads_them():
-    """A run that compares features of the neck alone gives the same weights as ever."""
-    term = kd.Term("neck.p3", None, "l2", 0.1)
-    tower = kd.Term("head.classification.conv1.p4", None, "l2", 0.1)
-    students = [model(1, head={"convs": 2}) for _ in range(2)]
-    for student, terms in zip(students, ([term], [term, tower])):
-        teacher = model(2, head={"convs": 2})
-        kd.distill(student, teacher, scenes(4), method=kd.Method(terms), epochs=1, **QUIET)
-    first, second = (student.state_dict() for student in students)
-    name = "head.classification_head.conv.3.weight"
-    assert np.abs(first[name] - second[name]).max() > 0
+    from kdswift import _engine
+
+    image, target = scenes(1)[0]
+    for wanted in (False, True):
+        student, teacher = model(1, head={"convs": 2}), model(2, head={"convs": 2})
+        options = {"optimizer": {"name": "sgd", "lr": 0.01}, "tower_taps": wanted}
+        trainer = _engine.Trainer(student._engine, [teacher._engine], options)
+        taps = trainer.forward(_engine.Batch([np.asarray(image)], [target]), None)
+        for side in ("student", "teacher"):
+            assert (f"{side}.head.regression.conv1.p4" in taps) == wanted
+            assert f"{side}.head.box_deltas.p4" in taps
+        trainer.close()
+    assert all(not is_tower(name) for name in ("head.box_deltas.p3", "neck.p3", "roi.box_deltas"))
+
+
+def test_crosskd_reaches_the_students_first_convolutions_alone():
+    """The teacher's head on the student's tower: what comes later in the student learns nothing."""
+    student, teacher = (model(seed, head={"convs": 2}) for seed in (1, 2))
+    teacher.eval()
+    taps = student.train().features([scenes(1)[0][0]])
+    maps = [taps[f"head.regression.conv0.{level}"] for level in dense.LEVELS]
+    outputs = teacher.head_from(maps, "regression", 1)
+    sum((value**2).sum() for level in outputs for value in level.values()).backward()
+    norms = {
+        name: 0.0 if p.grad is None else float(np.abs(p.grad.numpy()).max())
+        for name, p in student.named_parameters()
+    }
+    head = "head.regression_head."
+    # conv.0 is the first convolution, conv.1 its normalization, conv.3 the second convolution.
+    assert norms[f"{head}conv.0.weight"] > 0 and norms[f"{head}conv.1.weight"] > 0
+    later = ("conv.3.", "conv.4.", "bbox_reg.", "bbox_ctrness.")
+    assert all(
+        norms[name] == 0 for name in norms if name.startswith(tuple(map(head.__add__, later)))
+    )
+    assert all(value == 0 for name, value in norms.items() if "classification_head" in name)
+    assert all(p.grad is None for p in teacher.parameters())

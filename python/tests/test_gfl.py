@@ -99,10 +99,3 @@ def test_a_term_between_distributions():
 def test_wrong_options_are_named(options, words):
     with pytest.raises(kd.KDSError, match=words):
         dense.small(kd.GFL, **options)
-
-
-def test_export_says_that_it_cannot(tmp_path):
-    pytest.importorskip("onnx")
-    with pytest.raises(kd.KDSError, match="'gfl' cannot be exported"):
-        model().export_onnx(tmp_path / "m.onnx")
-    assert not list(tmp_path.iterdir())

@@ -57,6 +57,20 @@ def retinanet(neck, **options):
     )
 
 
+def dense(kind, neck=True, **options):
+    """FCOS, ATSS or GFL."""
+    sizes = (8, 16, 24, 32, 48) if neck else (16,)
+    backbone = BACKBONES.resnet18(width=0.25) if neck else "resnet_small"
+    return kind(
+        *(backbone, len(CLASSES)),
+        neck=kd.FPN(32) if neck else None,
+        image_size=(SIZE, SIZE),
+        anchors=kd.Anchors(tuple((size,) for size in sizes), (1,)),
+        seed=3,
+        head={"convs": 2, "prior": 0.1, **options},
+    )
+
+
 MASK = {"convs": [16, 16], "channels": 16}
 CASES = {
     "faster_rcnn": lambda: single("resnet_small"),
@@ -96,6 +110,12 @@ CASES = {
     "retinanet": lambda: retinanet(kd.FPN(32)),
     "retinanet p6p7_c5": lambda: retinanet(kd.FPN(32, extra="p6p7_c5"), norm="group"),
     "retinanet without a neck": lambda: retinanet(None, backbone="resnet_small"),
+    "fcos": lambda: dense(kd.FCOS),
+    "fcos tucker": lambda: kd.surgery.tucker(dense(kd.FCOS), flops=0.6)[0],
+    "atss": lambda: dense(kd.ATSS),
+    "atss without a neck": lambda: dense(kd.ATSS, neck=False, norm="batch"),
+    "gfl": lambda: dense(kd.GFL, reg_max=7),
+    "gfl tucker": lambda: kd.surgery.tucker(dense(kd.GFL), flops=0.6)[0],
     "retinanet few candidates": lambda: retinanet(kd.FPN(32), top_candidates=20),
 }  # fmt: skip
 

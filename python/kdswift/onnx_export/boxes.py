@@ -82,6 +82,16 @@ def decode(
     return graph.node("Concat", low, high, axis=-1)
 
 
+def distances_to_boxes(graph: Graph, distances: str, centres: str, unit: Any) -> str:
+    """Boxes from distances (S, 4) of their sides, left, top, right, bottom, to points (S, 2).
+
+    unit : of the distances, (S, 2) or a number
+    """
+    before, after = (graph.node("Mul", half, unit) for half in _halves(graph, distances))
+    low, high = graph.node("Sub", centres, before), graph.node("Add", centres, after)
+    return graph.node("Concat", low, high, axis=-1)
+
+
 def clip(graph: Graph, boxes: str, size: tuple[int, int]) -> str:
     """Boxes cut to an image of (height, width)."""
     limits = np.array([size[1], size[0], size[1], size[0]], np.float32)

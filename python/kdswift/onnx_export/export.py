@@ -18,10 +18,10 @@ from .._version import __version__
 from ..errors import ArgumentError, KDSError
 from .graph import IR_VERSION, OPSET, Graph, Map
 from .neck import feature_levels
-from .one_stage import one_stage
+from .one_stage import ONE_STAGE, one_stage
 from .two_stage import Prediction, two_stage
 
-KINDS = ("cascade_rcnn", "faster_rcnn", "mask_rcnn", "retinanet")
+KINDS = ("cascade_rcnn", "faster_rcnn", "mask_rcnn", *ONE_STAGE)
 # Protocol buffers end at 2 GB.
 _LARGEST = (1 << 31) - 1
 
@@ -101,7 +101,7 @@ def build(
             f"export_onnx: a {kind!r} cannot be exported; those that can are {', '.join(KINDS)}"
         )
     graph = Graph(model.state_dict())
-    section = configuration["head" if kind == "retinanet" else "roi"]
+    section = configuration["head" if kind in ONE_STAGE else "roi"]
     divisor = configuration["size_divisor"]
     padded = tuple(-(-side // divisor) * divisor for side in size)
     prediction = Prediction(
@@ -111,7 +111,7 @@ def build(
     )
     image = _normalized(graph, configuration, size, padded)
     levels, pooled = feature_levels(graph, image, configuration)
-    if kind == "retinanet":
+    if kind in ONE_STAGE:
         found = one_stage(graph, levels, configuration, prediction)
     else:
         found = two_stage(graph, levels, pooled, configuration, prediction)
