@@ -59,11 +59,13 @@ def fgd_masks(
 def context_block(features: Tensor, part: Mapping[str, Tensor]) -> Tensor:
     """R(F) = F + W_2 relu(LN(W_1 sum_j softmax_j(W_k F)_j F_j))."""
     images, channels = features.shape[:2]
-    attention = F.softmax(F.conv2d(features, part["mask.weight"]).reshape(images, -1), 1)
+    logits = (features * part["mask.weight"].reshape(1, channels, 1, 1)).sum(1)
+    attention = F.softmax(logits.reshape(images, -1), 1)
     context = (features.reshape(images, channels, -1) * attention[:, None]).sum(2)
-    hidden = F.conv2d(context[:, :, None, None], part["reduce.weight"], part["reduce.bias"])
-    hidden = F.relu(F.layer_norm(hidden, hidden.shape[1:], part["norm.weight"], part["norm.bias"]))
-    return features + F.conv2d(hidden, part["expand.weight"], part["expand.bias"])
+    hidden = context @ part["reduce.weight"].T + part["reduce.bias"]
+    hidden = F.layer_norm(hidden, hidden.shape[1:], part["norm.weight"], part["norm.bias"])
+    added = F.relu(hidden) @ part["expand.weight"].T + part["expand.bias"]
+    return features + added[:, :, None, None]
 
 
 def fgd(

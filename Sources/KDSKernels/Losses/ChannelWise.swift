@@ -99,6 +99,8 @@ extension Kernels {
     let peakS = peaks(row.student, row.count, row.block)
     let peakT = peaks(row.teacher, row.count, row.block)
     let own = SIMD16<Float>(repeating: row.entropy ? 1 : 0)
+    // e^(x / temperature) = 2^(x · power)
+    let power = row.inverse * 1.442_695_04
     var sums = SpatialSums()
     var start = 0
     while start < row.count {
@@ -110,8 +112,8 @@ extension Kernels {
         let rest = end - start >= 16 ? 0 : end - start
         let s = planeLanes(row.student, start, rest) - peakS
         let t = planeLanes(row.teacher, start, rest) - peakT
-        var es = fastExp(s * row.inverse)
-        var et = fastExp(t * row.inverse)
+        var es = powerOfTwo(s * power)
+        var et = powerOfTwo(t * power)
         if rest > 0 { (es, et) = (cleared(es, from: rest), cleared(et, from: rest)) }
         keep(start, rest, es, et)
         zs += es

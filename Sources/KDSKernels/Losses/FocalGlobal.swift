@@ -28,6 +28,15 @@ public struct FocalGradients {
   }
 }
 
+/// sign(of) · value; 0 where `of` is 0.
+@inline(__always)
+private func withSign(of sign: SIMD16<Float>, _ value: SIMD16<Float>) -> SIMD16<Float> {
+  let flip = unsafeBitCast(sign, to: SIMD16<UInt32>.self) & 0x8000_0000
+  let turned = unsafeBitCast(
+    unsafeBitCast(value, to: SIMD16<UInt32>.self) ^ flip, to: SIMD16<Float>.self)
+  return turned.replacing(with: 0, where: sign .== 0)
+}
+
 extension Kernels {
   /// The parts of FGD (Yang et al., CVPR 2022) that add up over all elements, in one pass:
   /// with d = s - t and e = d + shift[n, c],
@@ -98,8 +107,7 @@ extension Kernels {
         let pull = e * weights.relation
         lanes += pull
         let attention = slope + pixelLanes(slopes, i, rest, block)
-        var signed = attention.replacing(with: -attention, where: own .< 0)
-        signed.replace(with: 0, where: own .== 0)
+        let signed = withSign(of: own, attention)
         let both = weighted + pull
         storePlane(both + both + signed, out, i, rest)
         return weighted * d + pull * e

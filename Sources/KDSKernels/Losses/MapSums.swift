@@ -46,6 +46,12 @@ private func sumTile(
   }
 }
 
+/// |x|, by the sign bit.
+@inline(__always)
+private func magnitude(_ x: SIMD16<Float>) -> SIMD16<Float> {
+  unsafeBitCast(unsafeBitCast(x, to: SIMD16<UInt32>.self) & 0x7FFF_FFFF, to: SIMD16<Float>.self)
+}
+
 extension Kernels {
   /// out[n, p] = mean over c of x², the attention map of AT.
   public static func meanSquares(
@@ -106,7 +112,7 @@ extension Kernels {
             sumTile(
               x + image * map.blocks * map.planeSize, map, tile: index % tiles, factor: factor,
               sums, pixels + image * map.area, weights: { _ in SIMD16(repeating: 1) },
-              term: { x, _ in x.replacing(with: -x, where: x .< 0) },
+              term: { x, _ in magnitude(x) },
               done: { part, lanes in
                 storeTail(sumByChannel(lanes, map.block), target + part * map.block, map.block)
               })

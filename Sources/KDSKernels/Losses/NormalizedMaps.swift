@@ -136,12 +136,12 @@ extension Kernels {
     return value
   }
 
-  /// out = 2 / C · slopes[n, p] · x: the gradient of means of squares over the channels.
+  /// out = factor · 2 / C · slopes[n, p] · x: factor · the gradient of means of squares over channels.
   public static func meanSquaresBackward(
     _ x: UnsafePointer<Float>, slopes: UnsafePointer<Float>, _ map: ChannelGeometry,
-    _ out: UnsafeMutablePointer<Float>
+    factor share: Float = 1, _ out: UnsafeMutablePointer<Float>
   ) {
-    let factor = 2 / Float(max(1, map.channels))
+    let factor = share * 2 / Float(max(1, map.channels))
     parallelFor(count: map.planes, grain: map.planeChunk) { range in
       for plane in range {
         let values = slopes + plane / map.blocks * map.area

@@ -52,7 +52,7 @@ extension OpRegistry {
     },
     OpEntry(
       "focal_global", 3...4, FocalGlobalOptions(),
-      "FGD, summed: student map, teacher map, mask (N, 1, H, W), shift (N, C)"
+      "FGD: student map, teacher map, mask (N, 1, H, W), shift (N, C)"
     ) {
       try $0[0].focalGlobal(teacher: $0[1], mask: $0[2], shift: $0.optional(3), $1)
     },

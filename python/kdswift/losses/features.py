@@ -30,7 +30,7 @@ def feature_matching(student: Any, teacher: Any, reduction: str = "paper") -> Te
     """
     name = "feature_matching"
     maps = _maps(name, student, teacher, reduction)
-    return apply("mse", maps, reduction="sum" if reduction == "sum" else "mean")
+    return _squares(maps, 1.0 if reduction == "sum" else 1 / max(1, maps[0].size))
 
 
 def fitnets(
@@ -65,10 +65,9 @@ def fitnets(
     kind = "sum" if distance else reduction
     if normalize:
         loss = apply("normalized_squared_error", maps, reduction=kind)
-    elif kind == "paper":
-        loss = apply("mse", maps, reduction="sum") * 0.5
     else:
-        loss = apply("mse", maps, reduction=kind)
+        factors = {"paper": 0.5, "mean": 1 / max(1, maps[0].size), "sum": 1.0}
+        loss = _squares(maps, 1.0 if distance else factors[kind])
     return _root(loss) if distance else loss
 
 
@@ -186,6 +185,11 @@ def _maps(
     """Both maps, the teacher off the tape, once reduction and shapes are right."""
     check_average(name, reduction)
     return map_pair(name, student, teacher, same_channels)
+
+
+def _squares(maps: list[Tensor], factor: float) -> Tensor:
+    """factor * sum of (S - T)^2."""
+    return apply("weighted_squared_error", maps, factor=factor)
 
 
 def _root(value: Tensor) -> Tensor:

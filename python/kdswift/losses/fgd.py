@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, ShapeError
-from ..functional import layer_norm, linear, relu
-from ..tensors import Tensor, apply, tensor
+from ..functional import linear, relu
+from ..tensors import Tensor, apply, as_tensor, tensor
 from ._maps import check_average, finite, load_parameters, map_pair, positive
 
 _SIDES = ("student", "teacher")
@@ -69,14 +69,14 @@ def fgd(
         inputs.append(
             _addition(maps[0], context, "student") - _addition(maps[1], context, "teacher")
         )
-    total = apply(
+    return apply(
         "focal_global",
         inputs,
         temperature=positive(name, "temperature", temperature),
         gamma=weights["gamma"],
         relation=weights["relation"],
+        factor=1.0 if reduction == "sum" else 1 / max(1, images),
     )
-    return total if reduction == "sum" else total * (1 / max(1, images))
 
 
 def focal_masks(
@@ -99,65 +99,67 @@ def focal_masks(
             f"{name}: {len(boxes)} lists of boxes and {len(image_sizes)} image sizes for "
             f"{count} images"
         )
+    rows = [_box_rows(image, one) for image, one in enumerate(boxes)]
+    extents = np.stack([_extent(i, one) for i, one in enumerate(image_sizes)] or [np.ones(2)])
+    places = np.repeat(np.arange(count), [len(one) for one in rows])
+    scales = np.array([width, height]) / extents[places, ::-1]
+    # Far outside any map, but small enough for integers.
+    corners = np.concatenate(rows or [np.zeros((0, 4))]).reshape(-1, 2, 2) * scales[:, None]
+    corners = np.clip(corners, -(2.0**40), 2.0**40)
+    first = np.floor(corners[:, 0]).astype(np.int64)
+    last = np.ceil(corners[:, 1]).astype(np.int64)
+    whole = ((last >= first) & (last >= 0)).all(1)
+    places, first, last = places[whole], first[whole], last[whole]
+    shares = (1.0 / (last - first + 1).prod(1, dtype=np.float64)).tolist()
+    first = np.maximum(first, 0)
     foreground = np.zeros((count, height, width), np.float32)
-    for image, (one, extent) in enumerate(zip(boxes, image_sizes)):
-        first, last = _covered_cells(one, extent, size, image)
-        sides = last - first + 1
-        with np.errstate(divide="ignore", invalid="ignore"):
-            shares = 1.0 / sides[:, 0] / sides[:, 1]
-        for (left, top), (right, bottom), share in zip(first, last, shares):
-            cells = foreground[image, max(top, 0) : bottom + 1, max(left, 0) : right + 1]
-            np.maximum(cells, share, out=cells)
+    # The largest weight comes last and stays.
+    for index in np.argsort(shares, kind="stable"):
+        (left, top), (right, bottom) = first[index], last[index]
+        foreground[places[index], top : bottom + 1, left : right + 1] = shares[index]
     background = (foreground == 0).astype(np.float32)
     background /= np.maximum(background.sum((1, 2), keepdims=True), 1)
     return foreground, background
 
 
-def _covered_cells(
-    boxes: Any, extent: Any, size: tuple[int, int], image: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """First and last cell (x, y) of each box, not yet cut off at the map's border."""
+def _box_rows(image: int, boxes: Any) -> np.ndarray:
+    """The boxes of one image as (n, 4) finite numbers."""
     array = np.asarray(boxes, np.float64)
     if array.size == 0:
-        array = array.reshape(0, 4)
+        return array.reshape(0, 4)
     if array.ndim != 2 or array.shape[1] != 4:
         raise ShapeError(f"fgd: boxes of image {image} are {array.shape}, expected (n, 4)")
-    pixels = np.asarray(extent, np.float64).reshape(-1)
-    if pixels.shape != (2,):
-        raise ShapeError(f"fgd: image_sizes[{image}] is {extent!r}, expected (height, width)")
-    if not (np.isfinite(pixels).all() and (pixels > 0).all()):
-        raise ArgumentError(f"fgd: image_sizes[{image}] is {extent!r}, expected positive numbers")
     if not np.isfinite(array).all():
         raise ArgumentError(f"fgd: a box of image {image} is not finite")
-    scale = np.array([size[1] / pixels[1], size[0] / pixels[0]])
-    # Far outside any map, but small enough for integers.
-    low, high = -(2.0**40), 2.0**40
-    first = np.clip(np.floor(array[:, :2] * scale), low, high).astype(np.int64)
-    last = np.clip(np.ceil(array[:, 2:] * scale), low, high).astype(np.int64)
-    whole = (last >= first).all(1) & (last >= 0).all(1)
-    return first[whole], last[whole]
+    return array
+
+
+def _extent(image: int, size: Any) -> np.ndarray:
+    """The (height, width) of one image."""
+    pixels = np.asarray(size, np.float64).reshape(-1)
+    if pixels.shape != (2,):
+        raise ShapeError(f"fgd: image_sizes[{image}] is {size!r}, expected (height, width)")
+    if not (np.isfinite(pixels).all() and (pixels > 0).all()):
+        raise ArgumentError(f"fgd: image_sizes[{image}] is {size!r}, expected positive numbers")
+    return pixels
 
 
 def _addition(features: Tensor, context: Mapping[str, Any], side: str) -> Tensor:
     """What a context block adds to every pixel, (N, C)."""
 
-    def part(name: str) -> Tensor:
+    def part(name: str, axes: int) -> Tensor:
         key = f"{side}.{name}"
         if key not in context:
             raise ArgumentError(f"fgd: context has no {key!r}; it has {', '.join(context)}")
-        value = context[key]
-        return value if isinstance(value, Tensor) else tensor(value)
+        value = as_tensor(context[key], f"fgd: context {key}")
+        # The weights of a 1x1 convolution (K, C, 1, 1) are a matrix too.
+        return value if value.ndim == axes else value.reshape(*value.shape[: axes - 1], -1)
 
-    pooled = apply("context_pool", [features, part("mask.weight")])
-    hidden = linear(pooled, _matrix(part("reduce.weight")), part("reduce.bias"))
-    scale, shift = part("norm.weight").reshape(-1), part("norm.bias").reshape(-1)
-    hidden = relu(layer_norm(hidden, hidden.shape[-1], scale, shift))
-    return linear(hidden, _matrix(part("expand.weight")), part("expand.bias"))
-
-
-def _matrix(weight: Tensor) -> Tensor:
-    """(K, C, 1, 1) as (K, C)."""
-    return weight.reshape(weight.shape[0], -1)
+    pooled = apply("context_pool", [features, part("mask.weight", 1)])
+    hidden = linear(pooled, part("reduce.weight", 2), part("reduce.bias", 1))
+    norms = [part("norm.weight", 1), part("norm.bias", 1)]
+    hidden = relu(apply("layer_norm", [hidden, *norms]))
+    return linear(hidden, part("expand.weight", 2), part("expand.bias", 1))
 
 
 class FGD:
@@ -243,12 +245,12 @@ def _first_weights(channels: int, rng: np.random.Generator) -> dict[str, np.ndar
     half = channels // 2
     bound = channels**-0.5
     values = {
-        "mask.weight": rng.normal(0, (2 / channels) ** 0.5, (1, channels, 1, 1)),
-        "reduce.weight": rng.uniform(-bound, bound, (half, channels, 1, 1)),
+        "mask.weight": rng.normal(0, (2 / channels) ** 0.5, channels),
+        "reduce.weight": rng.uniform(-bound, bound, (half, channels)),
         "reduce.bias": rng.uniform(-bound, bound, half),
-        "norm.weight": np.ones((half, 1, 1)),
-        "norm.bias": np.zeros((half, 1, 1)),
-        "expand.weight": np.zeros((channels, half, 1, 1)),
+        "norm.weight": np.ones(half),
+        "norm.bias": np.zeros(half),
+        "expand.weight": np.zeros((channels, half)),
         "expand.bias": np.zeros(channels),
     }
     return {name: value.astype(np.float32) for name, value in values.items()}

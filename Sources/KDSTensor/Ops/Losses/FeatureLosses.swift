@@ -100,10 +100,10 @@ extension Tensor {
     return try recordLoss(
       name, value * share, [maps.student],
       [
-        {
+        { share in
           let gradient = try student.uninitializedLike()
           Kernels.meanSquaresBackward(
-            student.floats, slopes: slopes.floats, geometry, gradient.floats)
+            student.floats, slopes: slopes.floats, geometry, factor: share, gradient.floats)
           return gradient
         }
       ])
@@ -129,7 +129,7 @@ extension MapPair {
   ) throws -> Tensor {
     let gradient = Tape.tracks([student]) ? try student.uninitializedLike() : nil
     let value = kernel(gradient?.floats) * factor
-    return try recordLoss(name, value, [student], [gradient.map { kept in { kept } }])
+    return try recordLoss(name, value, [student], [gradient?.shared])
   }
 
   /// Means of squares over the channels of both, (N, H · W).

@@ -8,14 +8,20 @@ public struct FocalGlobalOptions: Codable {
   public var gamma: Float
   /// Weight of the relation term.
   public var relation: Float
+  /// Of the whole, such as 1 / N.
+  public var factor: Float
 
-  public init(temperature: Float = 0.5, gamma: Float = 5e-4, relation: Float = 5e-6) {
+  public init(
+    temperature: Float = 0.5, gamma: Float = 5e-4, relation: Float = 5e-6, factor: Float = 1
+  ) {
     (self.temperature, self.gamma, self.relation) = (temperature, gamma, relation)
+    self.factor = factor
   }
 }
 
 extension Tensor {
-  /// FGD, focal and global distillation (Yang et al., CVPR 2022), of a student's map (self), summed:
+  /// FGD, focal and global distillation (Yang et al., CVPR 2022), of a student's map (self), summed
+  /// over the images and multiplied by `factor`:
   ///
   ///     sum mask A^S_T A^C_T (S - T)² + gamma (‖A^S_S - A^S_T‖₁ + ‖A^C_S - A^C_T‖₁)
   ///       + relation ‖S - T + shift‖²
@@ -24,7 +30,7 @@ extension Tensor {
   /// is alpha M_fg + beta M_bg, `shift` the difference of the two context blocks' additions.
   ///
   /// - Shapes: self and teacher (N, C, H, W), blocked or plain; mask (N, 1, H, W); shift (N, C), nil
-  ///   for 0. Gradients to the student and the shift; the sum is to be divided by N.
+  ///   for 0. Gradients to the student and the shift.
   public func focalGlobal(
     teacher: Tensor, mask: Tensor, shift: Tensor? = nil,
     _ options: FocalGlobalOptions = FocalGlobalOptions()
@@ -42,7 +48,7 @@ extension Tensor {
     let parts = try FocalParts(maps, mask.plain(), options)
     let weights = FocalWeights(
       pixels: parts.pixels.floats, channels: parts.channels.floats, shift: added.floats,
-      relation: options.relation, pixelSlopes: parts.pixelSlopes.floats,
+      relation: options.factor * options.relation, pixelSlopes: parts.pixelSlopes.floats,
       channelSlopes: parts.channelSlopes.floats)
     let student = maps.student
     var gradients: (map: Tensor, shift: Tensor)?
@@ -55,7 +61,7 @@ extension Tensor {
     let value = area > 0 ? sum + parts.attention : 0
     guard let gradients else { return try Tensor.scalar(Float(value)) }
     return try recordLoss(
-      name, value, [student, added], [{ gradients.map }, { gradients.shift }])
+      name, value, [student, added], [gradients.map.shared, gradients.shift.shared])
   }
 }
 
@@ -64,20 +70,21 @@ extension FocalGlobalOptions {
     guard temperature > 0, temperature.isFinite, (1 / temperature).isFinite else {
       throw KDSError.argument("\(name): temperature must be positive, not \(temperature)")
     }
-    guard gamma.isFinite, relation.isFinite else {
+    guard gamma.isFinite, relation.isFinite, factor.isFinite else {
       throw KDSError.argument(
-        "\(name): gamma and relation must be finite numbers, not \(gamma) and \(relation)")
+        "\(name): gamma, relation and factor must be finite numbers, not \(gamma), \(relation) and "
+          + "\(factor)")
     }
   }
 }
 
 /// Attention of both maps and what follows from it.
 private struct FocalParts {
-  /// mask · A^S_T, (N, H · W), and A^C_T, (N, C).
+  /// factor · mask · A^S_T, (N, H · W), and A^C_T, (N, C).
   let pixels, channels: Tensor
   /// Gradient of the attention term by |s|.
   let pixelSlopes, channelSlopes: Tensor
-  /// gamma · L_att · N
+  /// factor · gamma · L_att · N
   let attention: Double
 
   init(_ maps: MapPair, _ mask: Tensor, _ options: FocalGlobalOptions) throws {
@@ -86,7 +93,7 @@ private struct FocalParts {
     let other = try attentionOf(maps.teacher, map, options.temperature)
     pixelSlopes = try Tensor(uninitialized: [map.images, map.area])
     channelSlopes = try Tensor(uninitialized: [map.images, map.channels])
-    let gamma = options.gamma
+    let gamma = options.factor * options.gamma
     // |s| enters a pixel's mean with 1 / C and a channel's mean with 1 / (H W).
     let inPixels = Kernels.attentionDistance(
       own.pixels.floats, other.pixels.floats, rows: map.images, columns: map.area,
@@ -99,6 +106,7 @@ private struct FocalParts {
     attention = Double(gamma) * (inPixels + inChannels)
     pixels = try Tensor(uninitialized: [map.images, map.area])
     Kernels.multiply(mask.floats, other.pixels.floats, pixels.floats, pixels.count)
+    Kernels.scale(pixels.floats, by: options.factor, pixels.floats, pixels.count)
     channels = other.channels
   }
 }

@@ -35,19 +35,25 @@ func mapForKernels(_ map: Tensor) throws -> Tensor {
 
 /// Puts the value of a loss on the tape; gradients by input were computed along with it.
 ///
-/// - Parameter gradients: for each input a function that gives its gradient for a loss of weight 1,
-///   or nil. Called once, and only where the input is tracked.
+/// - Parameter gradients: for each input a function that gives its gradient for an incoming gradient
+///   of `share`, or nil. Called once, and only where the input is tracked.
 func recordLoss(
-  _ name: String, _ value: Double, _ inputs: [Tensor], _ gradients: [(() throws -> Tensor)?]
+  _ name: String, _ value: Double, _ inputs: [Tensor],
+  _ gradients: [((_ share: Float) throws -> Tensor)?]
 ) throws -> Tensor {
   let result = try Tensor.scalar(Float(value))
   let wanted = inputs.map(\.isTracked)
   return Tape.record(result, name, inputs) { incoming in
     let share = incoming.item
     return try zip(wanted, gradients).map { wanted, gradient in
-      guard wanted, let gradient else { return nil }
-      let own = try gradient()
-      return share == 1 ? own : try own.multiplied(by: share)
+      wanted ? try gradient?(share) : nil
     }
+  }
+}
+
+extension Tensor {
+  /// A gradient that is there already, for an incoming gradient of `share`.
+  func shared(_ share: Float) throws -> Tensor {
+    share == 1 ? self : try multiplied(by: share)
   }
 }

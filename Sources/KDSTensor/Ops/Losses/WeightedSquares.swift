@@ -38,6 +38,7 @@ extension Tensor {
       gradient: gradient?.floats)
     guard let gradient else { return try Tensor.scalar(Float(sum * Double(factor))) }
     return try recordLoss(
-      name, sum * Double(factor), [student, other], [{ gradient }, { try gradient.negated() }])
+      name, sum * Double(factor), [student, other],
+      [gradient.shared, { try gradient.multiplied(by: -$0) }])
   }
 }
