@@ -21,9 +21,11 @@ let package = Package(
     .target(name: "COneDNN", linkerSettings: [.linkedLibrary("dnnl")]),
     .systemLibrary(name: "COpenBLAS"),
     .target(name: "COpenMP", linkerSettings: [.linkedLibrary("gomp")]),
+    .target(name: "CBits"),
 
     // MARK: - The engine; imports go one way, from the bottom of this list to its top
-    .target(name: "KDSKernels", dependencies: ["COpenMP", "COpenBLAS"], swiftSettings: settings),
+    .target(
+      name: "KDSKernels", dependencies: ["CBits", "COpenMP", "COpenBLAS"], swiftSettings: settings),
     .target(
       name: "KDSTensor", dependencies: ["KDSKernels", "COneDNN", "COpenBLAS", "COpenMP"],
       swiftSettings: settings),

@@ -65,5 +65,5 @@ private func hasSection(_ name: String, _ json: String) throws -> Bool {
 /// The surgery that a configuration records as text; none when it is empty.
 public func surgeryRecord(_ text: String) throws -> SurgeryRecord {
   if text.isEmpty { return SurgeryRecord() }
-  return try StrictJSON.decode(SurgeryRecord.self, text, what: "surgery")
+  return try StrictJSON.decode(text, defaults: SurgeryRecord(), what: "surgery")
 }

@@ -95,16 +95,15 @@ private func fullyConnectedMaps(_ model: any Detector) -> [String: Size2] {
 }
 
 /// Another detector with the same configuration and weights.
-private func copyDetector(_ model: any Detector) throws -> any Detector {
+func copyDetector(_ model: any Detector) throws -> any Detector {
   let copy = try makeDetector(model.configurationText(), seed: 0)
   try copyState(from: model, to: copy)
   return copy
 }
 
-private func rebuild(_ model: any Detector, _ record: SurgeryRecord) throws -> any Detector {
+func rebuild(_ model: any Detector, _ record: SurgeryRecord) throws -> any Detector {
   var configuration = model.common
-  var all = try surgeryRecord(configuration.surgery)
-  all.layers += record.layers
+  let all = try surgeryRecord(configuration.surgery).followed(by: record)
   configuration.surgery = try StrictJSON.encode(all)
   let made = try makeDetector(StrictJSON.encode(configuration), seed: 0)
   try copyState(from: model, to: made)

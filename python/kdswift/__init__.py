@@ -76,6 +76,7 @@ _LAZY = {
     "minimum": ".functional:minimum",
     "no_grad": "._autograd:no_grad",
     "ops": ".ops",
+    "quantization": ".quantization",
     "release_memory": ".runtime:release_memory",
     "relu": ".functional:relu",
     "seed": ".runtime:seed",

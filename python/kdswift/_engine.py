@@ -159,9 +159,9 @@ class Detector(_Owner):
         lib.kds_detector_flops(self.handle, height, width, ctypes.byref(flops))
         return flops.value
 
-    def tucker(self, options: Mapping[str, Any]) -> tuple[Detector, Any]:
-        """A factorised copy, and the report as JSON gives it."""
-        copy = Detector(_new("kds_detector", "kds_detector_tucker", self.handle, _json(options)))
+    def surgery(self, kind: str, options: Mapping[str, Any]) -> tuple[Detector, Any]:
+        """A changed copy by kds_detector_KIND, and the report as JSON gives it."""
+        copy = Detector(_new("kds_detector", f"kds_detector_{kind}", self.handle, _json(options)))
         return copy, json.loads(lib.text("kds_detector_surgery_report", copy.handle))
 
     def losses(self, batch: Batch, seed: int) -> dict[str, Tensor]:

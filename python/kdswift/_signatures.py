@@ -94,6 +94,8 @@ FUNCTIONS = {
     "kds_detector_summary": (c_int32, (kds_detector, c_int64, int64_out, POINTER(c_char))),
     "kds_detector_flops": (c_int32, (kds_detector, c_int64, c_int64, double_out)),
     "kds_detector_tucker": (c_int32, (kds_detector, c_char_p, POINTER(kds_detector))),
+    "kds_detector_binarize": (c_int32, (kds_detector, c_char_p, POINTER(kds_detector))),
+    "kds_detector_quantize_features": (c_int32, (kds_detector, c_char_p, POINTER(kds_detector))),
     "kds_detector_surgery_report": (c_int32, (kds_detector, c_int64, int64_out, POINTER(c_char))),
     "kds_batch_create": (
         c_int32,

@@ -56,6 +56,13 @@ int32_t kds_detector_flops(kds_detector detector, int64_t height, int64_t width,
 /// Tucker / SVD factorised copy of a detector (options: ranks, flops, layers, height, width); a JSON
 /// report by the two-call convention is read with kds_detector_surgery_report. @since 0.1
 int32_t kds_detector_tucker(kds_detector detector, const char *options_json, kds_detector *out_detector);
+/// Copy of a detector with convolutions of signs in backbone and neck (options: keep, settings); the
+/// report as of kds_detector_tucker. @since 0.1
+int32_t kds_detector_binarize(kds_detector detector, const char *options_json, kds_detector *out_detector);
+/// Copy of a detector with quantizers behind the maps that heads read (options: step, form, layer); the
+/// report as of kds_detector_tucker. @since 0.1
+int32_t kds_detector_quantize_features(kds_detector detector, const char *options_json,
+                                       kds_detector *out_detector);
 int32_t kds_detector_surgery_report(kds_detector detector, int64_t capacity, int64_t *out_needed,
                                     char *out_text);
 

@@ -96,6 +96,8 @@ open class Backbone: Module {
   public let descriptions: [FeatureDescription]
   /// Stages whose weights stay as they are, counted from the input.
   public private(set) var frozenStages = 0
+  /// Quantizers behind maps that heads read, by the maps' names; surgery puts them here.
+  public var quantizers: [String: FeatureQuantizer] = [:]
 
   public init(configuration: BackboneConfiguration, descriptions: [FeatureDescription]) {
     self.configuration = configuration

@@ -59,7 +59,7 @@ extension Backbone: FeatureSource {
     let all = try features(images).map {
       Feature(name: "backbone.\($0.name)", tensor: $0.tensor, stride: $0.stride)
     }
-    return FeatureMaps(taps: all, levels: Array(all.suffix(1)))
+    return try FeatureMaps(taps: all, levels: Array(all.suffix(1))).quantized(quantizers)
   }
 }
 

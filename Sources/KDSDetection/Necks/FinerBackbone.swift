@@ -48,6 +48,6 @@ public final class FinerBackbone: Module, FeatureSource {
     let fine = try up.layer("deconv")(last.tensor).relu()
     let level = Feature(
       name: output.name, tensor: try up.layer("conv")(fine).relu(), stride: output.stride)
-    return FeatureMaps(taps: taps + [level], levels: [level])
+    return try FeatureMaps(taps: taps + [level], levels: [level]).quantized(body.quantizers)
   }
 }

@@ -55,6 +55,6 @@ public final class PyramidBackbone: Module, FeatureSource {
     let levels = zip(levelDescriptions, pyramid).map {
       Feature(name: $0.name, tensor: $1, stride: $0.stride)
     }
-    return FeatureMaps(taps: features + levels, levels: levels)
+    return try FeatureMaps(taps: features + levels, levels: levels).quantized(body.quantizers)
   }
 }

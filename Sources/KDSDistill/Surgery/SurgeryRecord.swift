@@ -3,9 +3,26 @@ import KDSTensor
 
 /// What surgery did to a model: enough to give a fresh model the same structure, without weights.
 public struct SurgeryRecord: Codable, Equatable {
+  /// Factorized layers.
   public var layers: [FactorizedLayer]
+  /// Convolutions of signs.
+  public var binary: [BinaryLayer]
+  /// Quantizers behind feature maps.
+  public var quantizers: [RecordedQuantizer]
 
-  public init(layers: [FactorizedLayer] = []) { self.layers = layers }
+  public init(
+    layers: [FactorizedLayer] = [], binary: [BinaryLayer] = [],
+    quantizers: [RecordedQuantizer] = []
+  ) {
+    (self.layers, self.binary, self.quantizers) = (layers, binary, quantizers)
+  }
+
+  /// Both surgeries, one after the other.
+  public func followed(by other: SurgeryRecord) -> SurgeryRecord {
+    SurgeryRecord(
+      layers: layers + other.layers, binary: binary + other.binary,
+      quantizers: quantizers + other.quantizers)
+  }
 }
 
 /// One factorized layer.
@@ -23,8 +40,8 @@ public struct FactorizedLayer: Codable, Equatable {
   }
 }
 
-/// Puts factorized layers of the recorded ranks, filled with zeros, into a freshly built model, so that
-/// the weights of the factorized model can be loaded.
+/// Gives a freshly built model the recorded structure, so that the weights of the changed model can be
+/// loaded: factorized layers (filled with zeros), convolutions of signs, quantizers of maps.
 ///
 /// - Throws: `KDSError.format` when the model has no such layer, `KDSError.argument` for ranks that do not fit.
 public func applyStructure(_ record: SurgeryRecord, to model: Module) throws {
@@ -37,6 +54,8 @@ public func applyStructure(_ record: SurgeryRecord, to model: Module) throws {
     }
     try model.replaceModule(at: entry.layer, with: target.emptyReplacement(entry.ranks))
   }
+  for entry in record.binary { try entry.apply(to: model) }
+  for entry in record.quantizers { try entry.apply(to: model) }
 }
 
 private func mapSize(_ sides: [Int]) throws -> Size2 {

@@ -65,7 +65,20 @@ final class PrimitiveCache<Key: Hashable> {
 final class PackedWeights {
   private var version = -1
   private var copies: [(primitive: Primitive, storage: Storage)] = []
+  private var signs: (version: Int, filters: PackedBinaryFilters)?
   private let lock = Lock()
+
+  /// The signs as bits, made anew when the weights have changed.
+  func signs(
+    version current: Int, make: () throws -> PackedBinaryFilters
+  ) rethrows -> PackedBinaryFilters {
+    try lock.withLock {
+      if let signs, signs.version == current { return signs.filters }
+      let made = try make()
+      signs = (current, made)
+      return made
+    }
+  }
 
   func copy(
     for primitive: Primitive, version current: Int, make: () throws -> Storage

@@ -1,4 +1,4 @@
-private struct Conv2dOptions: Codable {
+struct Conv2dOptions: Codable {
   var stride = [1, 1]
   /// top, left, bottom, right
   var padding = [0, 0, 0, 0]

@@ -44,7 +44,7 @@ public enum OpRegistry {
   private static let table: [String: OpEntry] = {
     let groups = [
       elementwise, reductions, shapes, indexing, layers, normalizations, maps, losses, boxes,
-      featureLosses, headLosses, regionLosses,
+      binaryNetworks, featureLosses, headLosses, regionLosses,
     ]
     let entries = groups.flatMap { $0 }
     return Dictionary(uniqueKeysWithValues: entries.map { ($0.name, $0) })

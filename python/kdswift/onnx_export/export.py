@@ -100,6 +100,7 @@ def build(
         raise ArgumentError(
             f"export_onnx: a {kind!r} cannot be exported; those that can are {', '.join(KINDS)}"
         )
+    _refuse_surgery(configuration)
     graph = Graph(model.state_dict())
     section = configuration["head" if kind in ONE_STAGE else "roi"]
     divisor = configuration["size_divisor"]
@@ -120,6 +121,16 @@ def build(
     for tap in taps:
         _add_tap(graph, tap, model)
     return _finished(graph, model, configuration, size, prediction)
+
+
+def _refuse_surgery(configuration: Any) -> None:
+    """Signs and quantizers leave no trace among the weights: the graph would be another model's."""
+    record = json.loads(configuration.get("surgery") or "{}")
+    for key, what in (("binary", "convolutions of signs"), ("quantizers", "quantized maps")):
+        if record.get(key):
+            raise ArgumentError(
+                f"export_onnx: {what} ({record[key][0]['layer']}) cannot be exported"
+            )
 
 
 def _normalized(
