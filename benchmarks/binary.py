@@ -11,10 +11,13 @@ input, alpha and the layout of the result. Times are medians of alternating repe
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -75,18 +78,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--threads", type=int, help="default: the engine's own choice")
-    parser.add_argument("--json", help="file for the figures")
+    parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
     if options.threads:
         kd.set_num_threads(options.threads)
+    load = os.getloadavg()[0]
     rows = [measure(*shape, options.repeats) for shape in SHAPES]
     names = list(rows[0])
     print("| " + " | ".join(names) + " |\n|" + "---|" * len(names))
     for row in rows:
         print("| " + " | ".join(f"{v:.3g}" for v in row.values()) + " |")
     if options.json:
-        with open(options.json, "w") as file:
-            json.dump({"kdswift": kd.build_info(), "rows": rows}, file, indent=1)
+        from step import processor
+
+        report = {
+            "processor": processor(),
+            "date": datetime.datetime.now().isoformat(timespec="minutes"),
+            "load before": load,
+            "load after": os.getloadavg()[0],
+            "kdswift": {k: v for k, v in kd.build_info().items() if k != "library"},
+            "repeats": options.repeats,
+            "rows": rows,
+        }
+        options.json.write_text(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -47,12 +47,12 @@ extension Kernels {
         count: geometry.images * geometry.filterBlocks * chunks,
         grain: max(1, elementwiseGrain / work)
       ) { range in
-        withUnsafeTemporaryAllocation(of: Int32.self, capacity: 16 * BinaryPass.chunk) { counts in
+        withUnsafeTemporaryAllocation(of: Int32.self, capacity: 16 * BinaryPass.chunk) { sums in
           for item in range {
             let (panel, first) = (item / chunks, item % chunks * BinaryPass.chunk)
             pass.run(
               image: panel / geometry.filterBlocks, filterBlock: panel % geometry.filterBlocks,
-              pixels: first..<min(pixels, first + BinaryPass.chunk), counts.baseAddress!)
+              pixels: first..<min(pixels, first + BinaryPass.chunk), sums.baseAddress!)
           }
         }
       }
@@ -103,49 +103,67 @@ private struct BinaryPass {
   let offsets, places: UnsafePointer<Int64>
 
   func run(
-    image: Int, filterBlock: Int, pixels: Range<Int>, _ counts: UnsafeMutablePointer<Int32>
+    image: Int, filterBlock: Int, pixels: Range<Int>, _ sums: UnsafeMutablePointer<Int32>
   ) {
     let source = bits + image * geometry.imageWords
     let own = filters.bits + filterBlock * geometry.placeCount * 16
     let (offsets, tiles) = (offsets + pixels.lowerBound, (pixels.count + 3) / 4)
+    let length = geometry.channels * geometry.taps
     if Self.hasVectorCount {
       kds_xnor_tiles(
-        source, offsets, Int64(tiles), places, Int64(geometry.placeCount), own, counts)
+        source, offsets, Int64(tiles), places, Int64(geometry.placeCount), own, Int64(length), sums)
     } else {
-      countBits(source, offsets, tiles, places, geometry.placeCount, own, counts)
+      countBits(source, offsets, tiles, places, geometry.placeCount, own, length, sums)
     }
-    let all = Int32(geometry.channels * geometry.taps)
-    for index in 0..<pixels.count * 16 { counts[index] = all &- 2 &* counts[index] }
-    takeOffPadding(filterBlock, pixels, counts)
-    finish(image, filterBlock, pixels, counts)
+    takeOffPadding(filterBlock, pixels, sums)
+    if block == 16 {
+      let panel = image * geometry.filterBlocks + filterBlock
+      let area = geometry.outHeight * geometry.outWidth
+      finish(image, filterBlock, pixels, sums, out + (panel * area + pixels.lowerBound) * 16)
+    } else {
+      withUnsafeTemporaryAllocation(of: Float.self, capacity: 16 * pixels.count) { results in
+        finish(image, filterBlock, pixels, sums, results.baseAddress!)
+        spread(image, filterBlock, pixels, results.baseAddress!)
+      }
+    }
   }
 
   /// α, K, bias and ReLU.
   private func finish(
-    _ image: Int, _ filterBlock: Int, _ pixels: Range<Int>, _ sums: UnsafePointer<Int32>
+    _ image: Int, _ filterBlock: Int, _ pixels: Range<Int>, _ sums: UnsafePointer<Int32>,
+    _ to: UnsafeMutablePointer<Float>
+  ) {
+    let scale = load16(filters.scale + filterBlock * 16)
+    let bias = load16(filters.bias + filterBlock * 16)
+    let least = SIMD16<Float>(repeating: floor)
+    let first = image * geometry.outHeight * geometry.outWidth + pixels.lowerBound
+    let raw = UnsafeRawPointer(sums)
+    for pixel in 0..<pixels.count {
+      let whole = raw.loadUnaligned(fromByteOffset: pixel &* 64, as: SIMD16<UInt32>.self)
+      // 1.5 · 2²³ plus a whole number below 2²² has that number as its last bits.
+      let shifted = unsafeBitCast(
+        whole &+ SIMD16(repeating: 0x4B40_0000), to: SIMD16<Float>.self)
+      var value = (shifted - SIMD16(repeating: 12_582_912)) * scale
+      if let map { value *= SIMD16(repeating: map[first &+ pixel]) }
+      value += bias
+      value.replace(with: least, where: value .< least)
+      store16(value, to + pixel &* 16)
+    }
+  }
+
+  /// Sixteen filters of each pixel to where other layouts have them.
+  private func spread(
+    _ image: Int, _ filterBlock: Int, _ pixels: Range<Int>, _ results: UnsafePointer<Float>
   ) {
     let area = geometry.outHeight * geometry.outWidth
-    let (scale, bias) = (filters.scale + filterBlock * 16, filters.bias + filterBlock * 16)
-    let first = pixels.lowerBound
-    let map = map.map { $0 + (image * area + first) }
-    let floor = floor
-    func value(_ pixel: Int, _ lane: Int) -> Float {
-      let sum = Float(sums[pixel &* 16 &+ lane]) * scale[lane] * (map?[pixel] ?? 1) + bias[lane]
-      return sum < floor ? floor : sum
-    }
-    if block == 16 {
-      let to = out + ((image * geometry.filterBlocks + filterBlock) * area + first) * 16
-      for pixel in 0..<pixels.count {
-        for lane in 0..<16 { to[pixel &* 16 &+ lane] = value(pixel, lane) }
-      }
-      return
-    }
     let groups = (geometry.filters + block - 1) / block
     for lanes in stride(from: 0, to: min(16, geometry.filters - filterBlock * 16), by: block) {
       let group = image * groups + (filterBlock * 16 + lanes) / block
-      let to = out + (group * area + first) * block
+      let to = out + (group * area + pixels.lowerBound) * block
       for pixel in 0..<pixels.count {
-        for lane in 0..<block { to[pixel &* block &+ lane] = value(pixel, lanes + lane) }
+        for lane in 0..<block {
+          to[pixel &* block &+ lane] = results[pixel &* 16 &+ lanes &+ lane]
+        }
       }
     }
   }
@@ -177,7 +195,7 @@ private struct BinaryPass {
 package func countBits(
   _ source: UnsafePointer<UInt64>, _ offsets: UnsafePointer<Int64>, _ tiles: Int,
   _ places: UnsafePointer<Int64>, _ placeCount: Int, _ filters: UnsafePointer<UInt64>,
-  _ counts: UnsafeMutablePointer<Int32>
+  _ length: Int, _ sums: UnsafeMutablePointer<Int32>
 ) {
   for pixel in 0..<4 * tiles {
     var (low, high) = (SIMD8<UInt64>.zero, SIMD8<UInt64>.zero)
@@ -192,8 +210,8 @@ package func countBits(
       own += 128
     }
     for lane in 0..<8 {
-      counts[pixel * 16 + lane] = Int32(truncatingIfNeeded: low[lane])
-      counts[pixel * 16 + 8 + lane] = Int32(truncatingIfNeeded: high[lane])
+      sums[pixel * 16 + lane] = Int32(length - 2 * Int(low[lane]))
+      sums[pixel * 16 + 8 + lane] = Int32(length - 2 * Int(high[lane]))
     }
   }
 }

@@ -121,15 +121,15 @@ private func operands(_ shape: ConvolutionShape) throws -> (Tensor, Tensor) {
     let words = (0..<40).map { _ in random.next() }
     let filters = (0..<6 * 16).map { _ in random.next() }
     let (offsets, places): ([Int64], [Int64]) = ([0, 1, 5, 2], [0, 1, 2, 20, 21, 22])
-    var counts = [Int32](repeating: -1, count: 64)
-    countBits(words, offsets, 1, places, 6, filters, &counts)
+    var sums = [Int32](repeating: -1, count: 64)
+    countBits(words, offsets, 1, places, 6, filters, 6 * 64, &sums)
     for pixel in 0..<4 {
       for lane in 0..<16 {
         let wanted = (0..<6).reduce(0) { sum, step in
           let word = words[Int(offsets[pixel] + places[step])]
           return sum + (word ^ filters[step * 16 + lane]).nonzeroBitCount
         }
-        #expect(counts[pixel * 16 + lane] == Int32(wanted))
+        #expect(sums[pixel * 16 + lane] == Int32(6 * 64 - 2 * wanted))
       }
     }
   }

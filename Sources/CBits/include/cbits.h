@@ -29,12 +29,12 @@ static inline uint32_t kds_sign_bits16_affine(const float *x, const float *scale
 /// Whether `kds_xnor_tiles` is fast on this processor.
 int32_t kds_has_vector_popcount(void);
 
-/// counts[p * 16 + k] = number of bits in which pixel p and filter k differ, for 4 * `tiles` pixels and 16
-/// filters.
+/// sums[p * 16 + k] = length - 2 * number of bits in which pixel p and filter k differ, for 4 * `tiles`
+/// pixels and 16 filters: the product of their signs.
 ///
 /// A pixel reads the words pixels[offsets[p] + places[i]]; the filters lie word by word, 16 filters beside
 /// one another.
 void kds_xnor_tiles(const uint64_t *pixels, const int64_t *offsets, int64_t tiles, const int64_t *places,
-                    int64_t place_count, const uint64_t *filters, int32_t *counts);
+                    int64_t place_count, const uint64_t *filters, int64_t length, int32_t *sums);
 
 #endif

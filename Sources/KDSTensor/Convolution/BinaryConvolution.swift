@@ -14,9 +14,9 @@ public final class PackedBinaryFilters {
     try requireFloats("binary_conv2d", [weight])
     let weight = try Tape.withoutGrad { try weight.plain() }
     let filters = try FilterGeometry(weight, "binary_conv2d")
-    guard weight.rank == 4, filters.length <= 1 << 24 else {
+    guard weight.rank == 4, filters.length < 1 << 22 else {
       throw KDSError.shape(
-        "binary_conv2d: weight \(weight.shape) must be (K, C, kh, kw) with at most 2^24 numbers each"
+        "binary_conv2d: weight \(weight.shape) must be (K, C, kh, kw) with fewer than 2^22 numbers each"
       )
     }
     shape = weight.shape
