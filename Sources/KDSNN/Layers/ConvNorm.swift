@@ -32,7 +32,8 @@ public final class ConvNorm {
       return try activated ? first(input) : first.beforeActivation(input)
     }
     let second = try owner.layer(normalization)
-    if let binary = first.module as? BinaryConv2d, let norm = second.module as? BatchNorm2d,
+    if activated, let binary = first.module as? BinaryConv2d,
+      let norm = second.module as? BatchNorm2d,
       let output = try binary(input, behind: norm)
     {
       return output
