@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from . import cli_mtpd
 from ._version import __version__
 
 _EXAMPLES = """examples:
@@ -70,6 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     _demo(commands)
     _train(commands)
     _distill(commands)
+    _plan(commands)
     _doctor(commands)
     _evaluate(commands)
     _predict(commands)
@@ -118,7 +120,17 @@ def _distill(commands: Any) -> None:
     _add_teachers(p)
     _add_model(p)
     _add_method(p)
+    cli_mtpd.add_progressive(p)
     _add_run(p)
+
+
+def _plan(commands: Any) -> None:
+    p = _command(
+        *(commands, "plan", "choose teachers and their order for a student"),
+        "kdswift plan --student student.safetensors --teacher a.safetensors "
+        "--teacher b.safetensors --data digits --val digits --out runs/plan",
+    )
+    cli_mtpd.add_plan(p, _DATA_HELP, _METRICS)
 
 
 def _doctor(commands: Any) -> None:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import backbones, runtime
+from . import backbones, cli_mtpd, runtime
 from .cli_data import open_data
 from .data import DigitScenes
 from .detector import Detector
@@ -46,6 +46,10 @@ def distill(options: argparse.Namespace) -> None:
     from .distillation import distill as run
 
     student, teacher, data = _pair(options)
+    if options.progressive or options.plan:
+        history = cli_mtpd.progressive(options, student, data, _run_options(options))
+        _conclude(history, options)
+        return
     history = run(
         *(student, teacher, data),
         method=_method(options),
@@ -53,6 +57,11 @@ def distill(options: argparse.Namespace) -> None:
         **_run_options(options),
     )
     _conclude(history, options)
+
+
+def plan(options: argparse.Namespace) -> None:
+    """Teachers and their order."""
+    cli_mtpd.plan(options)
 
 
 def doctor(options: argparse.Namespace) -> None:
@@ -180,7 +189,7 @@ def _time_step(model: Detector, options: argparse.Namespace) -> float:
 
 def _pair(options: argparse.Namespace) -> tuple[Detector, Any, Any]:
     """The student, its teacher or teachers, and the data."""
-    teachers = [load(path) for path in options.teacher]
+    teachers = [load(cli_mtpd.split_name(path)[1]) for path in options.teacher]
     student = load(options.student) if options.student else None
     masks = _wants_masks(options, teachers[0] if student is None else student)
     data = open_data(options.data, "train", masks=masks)

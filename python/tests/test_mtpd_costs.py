@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
@@ -113,7 +114,7 @@ def test_the_closed_form_against_gradient_descent():
     trained = costs(
         *([model(smooth), model(target)], train, train),
         solver="sgd",
-        epochs=400,
+        epochs=1200,
         learning_rate=0.05,
         batch_size=8,
     )
@@ -306,7 +307,7 @@ def test_moments_stream():
     a, b = rng.normal(5, 1, (4, 60)), rng.normal(size=(2, 60))
     whole, parts = Moments(4, 2), Moments(4, 2)
     for moments, cuts in ((whole, [0, 60]), (parts, [0, 7, 31, 60])):
-        for start, stop in zip(cuts, cuts[1:]):
+        for start, stop in itertools.pairwise(cuts):
             x, y = a[:, start:stop], b[:, start:stop]
             sums = Sums.of_source(x), Sums.of_target(y), x @ y.T
             moments.add(*sums, (stop - start) / 60, stop - start)

@@ -71,9 +71,7 @@ def test_the_pool_s_order_does_not_matter():
     rng = np.random.default_rng(0)
     names = ["a", "b", "c", "d", "e"]
     for _ in range(30):
-        costs = {
-            (x, y): float(rng.integers(1, 4)) for x in [*names, "S"] for y in names if x != y
-        }
+        costs = {(x, y): float(rng.integers(1, 4)) for x in [*names, "S"] for y in names if x != y}
         scores = {name: float(rng.integers(40, 43)) for name in names}
         found = {
             mtpd.backward_greedy_selection(costs, "S", pool, scores, 4).names

@@ -64,7 +64,7 @@ def cost_graph(plan: Any, path: str | os.PathLike | None = None) -> Any:
         _arrow(axes, plan, place, (source, target), (source, target) in chain)
     for name, (x, y) in place.items():
         _node(axes, plan, name, x, y)
-    axes.set(xlim=(-0.55, len(names) - 0.45), ylim=(-1.25, 1.25))
+    axes.set(xlim=(-0.55, len(names) - 0.45), ylim=(-1.25, 1.0), aspect="equal")
     axes.axis("off")
     axes.set_title(" → ".join((plan.student, *plan.names)), loc="left", fontsize=12)
     return _finish(figure, path)
@@ -128,7 +128,7 @@ def _arrow(axes: Any, plan: Any, place: Any, edge: tuple[str, str], chosen: bool
 
     (x0, y0), (x1, y1) = place[edge[0]], place[edge[1]]
     # Neighbours in a row are joined straight, everything else passes above what is between.
-    bend = 0.0 if abs(x1 - x0) <= 1 or y0 != y1 else -0.42 * np.sign(x1 - x0)
+    bend = 0.0 if abs(x1 - x0) <= 1 or y0 != y1 else -0.36 * np.sign(x1 - x0)
     colour = _CHOSEN if chosen else _OTHER
     axes.add_patch(
         FancyArrowPatch(
@@ -143,9 +143,11 @@ def _arrow(axes: Any, plan: Any, place: Any, edge: tuple[str, str], chosen: bool
             zorder=2 if chosen else 1,
         )
     )
-    # The middle of the curve: arc3 puts its control point rad times the distance beside the chord.
-    x = (x0 + x1) / 2 + bend * (y1 - y0) / 2
-    y = (y0 + y1) / 2 - bend * (x1 - x0) / 2
+    # arc3 is a quadratic curve; its control point lies `bend` times the chord beside the middle.
+    t = 0.5 if y0 == y1 else 0.3
+    beside = 2 * t * (1 - t) * bend
+    x = x0 + t * (x1 - x0) + beside * (y1 - y0)
+    y = y0 + t * (y1 - y0) - beside * (x1 - x0)
     axes.text(
         *(x, y, f"{plan.costs.cost(*edge):.3g}"),
         ha="center",
@@ -183,4 +185,6 @@ def _node(axes: Any, plan: Any, name: str, x: float, y: float) -> None:
         ha="center",
         va="top",
         fontsize=10,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0, "alpha": 0.8},
+        zorder=3,
     )

@@ -9,7 +9,7 @@ from typing import Any
 from ..history import History
 
 
-@dataclass
+@dataclass(repr=False)
 class ProgressiveHistory(History):
     """The record of a progressive run; `rows` are those of all stages in a row, with ``stage`` and
     ``teacher``, and epochs and steps counted through.
@@ -52,6 +52,9 @@ class ProgressiveHistory(History):
         from .plots import timeline
 
         return timeline(self, path)
+
+    def __repr__(self) -> str:
+        return f"Progressive{super().__repr__()}"
 
     def _of(self, stage: int) -> list[dict[str, Any]]:
         return [row for row in self.rows if row["stage"] == stage] or [{"epoch": 0}]

@@ -1,0 +1,379 @@
+"""Progressive distillation: hand-over of stages, resuming in any of them, plans, baselines."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import numpy as np
+import pytest
+from tiny import QUIET, detector, python, same, scenes
+
+import kdswift as kd
+from kdswift.checkpoint import read_checkpoint
+from kdswift.errors import ArgumentError, KDSError
+from kdswift.methods import FeatureMatching, FitNets
+from kdswift.mtpd.progressive import stage_seed
+
+OPTIONS = {**QUIET, "seed": 3, "log_every": 1}
+
+
+def teachers(count=2):
+    return {f"t{i}": detector(10 + i, width=0.5 * i) for i in range(1, count + 1)}
+
+
+def run(out=None, student=None, pool=None, epochs=2, method=None, data=None, **options):
+    student = detector(1) if student is None else student
+    history = kd.mtpd.distill(
+        *(student, teachers() if pool is None else pool, scenes(4) if data is None else data),
+        method=method,
+        epochs_per_teacher=epochs,
+        out=out,
+        **{**OPTIONS, **options},
+    )
+    return student, history
+
+
+class StopAt(kd.Callback):
+    """Stops stage `stage` (by the order of starts) after `step`."""
+
+    def __init__(self, stage, step):
+        self.stage, self.step, self.seen = stage, step, 0
+
+    def on_start(self, run):
+        self.seen += 1
+
+    def on_step(self, run):
+        if self.seen == self.stage and run.step == self.step:
+            run.stop()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run."""
+    out = tmp_path_factory.mktemp("whole")
+    student, history = run(out)
+    return student.state_dict(), history, out
+
+
+def test_one_teacher_is_plain_distillation():
+    pool = teachers(1)
+    ours, history = run(pool=pool)
+    plain = detector(1)
+    kd.distill(plain, pool["t1"], scenes(4), FeatureMatching(), 2, **OPTIONS)
+    assert same(ours, plain)
+    assert history.restarts == []
+
+
+def test_stages_are_runs_of_their_own(whole):
+    """Only the weights go on: a run of each stage by hand gives the same student."""
+    by_hand = detector(1)
+    for stage, teacher in enumerate(teachers().values()):
+        options = {**OPTIONS, "seed": stage_seed(3, stage)}
+        kd.distill(by_hand, teacher, scenes(4), FeatureMatching(), 2, **options)
+    assert same(by_hand.state_dict(), whole[0])
+    assert stage_seed(3, 1) not in (3, stage_seed(3, 2), stage_seed(4, 1))
+
+
+def test_the_history_has_all_stages(whole):
+    _, history, out = whole
+    assert [row["stage"] for row in history.rows] == [1, 1, 2, 2]
+    assert [row["epoch"] for row in history.rows] == [1, 2, 3, 4]
+    assert [row["step"] for row in history.rows] == [2, 4, 6, 8]
+    assert history.teachers == ["t1", "t2"]
+    assert history.restarts == [2]
+    assert len(history.stages) == 2
+    # The schedule begins anew: the warm-up's low rate comes twice.
+    rates = [row["lr"] for row in history.steps]
+    assert rates[:4] == rates[4:]
+    lines = (out / "results.csv").read_text().splitlines()
+    assert len(lines) == 5
+    assert lines[0].startswith("stage,teacher,epoch")
+    assert (out / "curves.png").stat().st_size > 5000
+
+
+def test_nothing_but_weights_is_handed_over(whole):
+    _, _, out = whole
+    state = read_checkpoint(out / "stage-2-t2" / "checkpoint.safetensors")
+    # t2's maps have other channels than t1's: the connector is one of its own.
+    adapters = {n: v.shape for n, v in state.trainer.items() if "feature_matching" in n}
+    assert adapters
+    assert all(128 in shape for n, shape in adapters.items() if n.endswith("weight"))
+    last = kd.load(out / "last.safetensors")
+    assert not [name for name in last.state_dict() if "feature_matching" in name]
+    assert last.state_dict().keys() == detector(1).state_dict().keys()
+
+
+def test_the_student_knows_its_teachers(whole):
+    _, _, out = whole
+    lineage = kd.load(out / "last.safetensors").lineage
+    told = [(entry["stage"], entry["of"], entry["teacher"]) for entry in lineage]
+    assert told == [(1, 2, "t1"), (2, 2, "t2")]
+    assert "FeatureMatching" in lineage[0]["method"]
+    assert [entry["seed"] for entry in lineage] == [3, stage_seed(3, 1)]
+
+
+@pytest.mark.parametrize(("stage", "step"), [(1, 1), (1, 3), (1, 4), (2, 1), (2, 2), (2, 4)])
+def test_a_stopped_run_goes_on(whole, stage, step, tmp_path):
+    _, cut = run(tmp_path, callbacks=StopAt(stage, step))
+    assert len(cut.stages) == stage
+    # What the student is meanwhile does not matter: its weights come from the folder.
+    start = detector(1) if (stage, step) == (1, 1) else detector(9)
+    student, history = run(tmp_path, student=start)
+    assert same(student.state_dict(), whole[0])
+    assert timeless(history) == timeless(whole[1])
+    assert (
+        kd.load(tmp_path / "last.safetensors").lineage
+        == kd.load(whole[2] / "last.safetensors").lineage
+    )
+
+
+CODE = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from test_mtpd_distill import run, teachers
+import kdswift as kd
+
+class Slow(kd.Callback):
+    def on_step(self, run):
+        print("step", run.out, run.step, flush=True)
+        time.sleep(0.05)
+
+run(sys.argv[1], callbacks=Slow(), checkpoint_every=1)
+"""
+
+
+@pytest.mark.parametrize("kill_after", [1, 3, 4, 5, 7])
+def test_a_killed_process_goes_on(whole, kill_after, tmp_path):
+    """Killed between any two steps, also at the hand-over, the run repeats bit for bit."""
+    from pathlib import Path
+
+    code = CODE.format(tests=str(Path(__file__).resolve().parent))
+    process = python(code, tmp_path)
+    for line in process.stdout:
+        if line.startswith("step"):
+            kill_after -= 1
+        if kill_after == 0:
+            break
+    time.sleep(0.02 * (kill_after % 3))
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    process.stderr.close()
+    student, history = run(tmp_path, checkpoint_every=1)
+    assert same(student.state_dict(), whole[0])
+    assert len(history.rows) == 4
+
+
+def test_a_finished_run_is_not_run_again(whole, tmp_path):
+    copy_of(whole[2], tmp_path)
+    student, history = run(tmp_path, student=detector(9), resume=True)
+    assert same(student.state_dict(), whole[0])
+    assert [row["epoch"] for row in history.rows] == [1, 2, 3, 4]
+
+
+def test_a_damaged_model_of_a_stage_falls_back_to_its_checkpoint(whole, tmp_path):
+    copy_of(whole[2], tmp_path)
+    (tmp_path / "stage-2-t2" / "last.safetensors").write_bytes(b"cut")
+    student, _ = run(tmp_path, student=detector(9))
+    assert same(student.state_dict(), whole[0])
+    assert [entry["teacher"] for entry in student.lineage] == ["t1", "t2"]
+
+
+def test_starting_over_leaves_nothing_behind(whole, tmp_path):
+    """A stage that was never reached again must not be continued from an earlier run's files."""
+    run(tmp_path, student=detector(7))
+    run(tmp_path, resume=False, callbacks=StopAt(1, 1))
+    assert not (tmp_path / "stage-2-t2" / "checkpoint.safetensors").exists()
+    student, _ = run(tmp_path, student=detector(9))
+    assert same(student.state_dict(), whole[0])
+
+
+def test_other_settings_are_refused(whole, tmp_path):
+    copy_of(whole[2], tmp_path)
+    for options, words in (
+        ({"epochs": 3}, r"epochs_per_teacher\.0 was 2, is 3"),
+        ({"seed": 4}, "seed was 3, is 4"),
+        ({"pool": dict(reversed(teachers().items()))}, "order"),
+        ({"pool": {"t1": detector(11), "t2": detector(99)}}, r"teachers\.t"),
+        ({"method": FitNets()}, "methods"),
+    ):
+        with pytest.raises(ArgumentError, match=words):
+            run(tmp_path, **options)
+    (tmp_path / "stages.json").unlink()
+    with pytest.raises(ArgumentError, match=r"no stages\.json"):
+        run(tmp_path)
+    with pytest.raises(ArgumentError, match="resume=True"):
+        run(tmp_path / "new", resume=True)
+
+
+def test_early_stopping_ends_a_stage_not_the_run(tmp_path):
+    """It never improves by 1e9, so that it stops after the second epoch of every stage."""
+    stopping = kd.EarlyStopping("loss", patience=1, least_gain=1e9)
+    student, history = run(tmp_path, epochs=4, callbacks=stopping)
+    assert [(row["stage"], row["epoch"]) for row in history.rows] == [
+        (1, 1),
+        (1, 2),
+        (2, 3),
+        (2, 4),
+    ]
+    assert json.loads((tmp_path / "stages.json").read_text())["done"] == 2
+    # Killed after the last epoch of a stage, before it was noted as done.
+    state = json.loads((tmp_path / "stages.json").read_text())
+    (tmp_path / "stages.json").write_text(json.dumps(state | {"done": 1}))
+    again, history = run(tmp_path, epochs=4, callbacks=stopping, student=detector(9))
+    assert same(student, again)
+    assert len(history.rows) == 4
+
+
+def test_a_method_for_each_teacher():
+    methods = [FeatureMatching(), 0.5 * FitNets()]
+    student, history = run(method=methods, epochs=[1, 2])
+    assert "FitNets" in student.lineage[1]["method"]
+    assert [len(stage) for stage in history.stages] == [1, 2]
+    with pytest.raises(ArgumentError, match="3 methods for 2"):
+        run(method=[*methods, None])
+    terms = [kd.Term("backbone.layer2"), kd.Term("backbone.layer1")]
+    _, history = run(method=terms, epochs=1)
+    assert {"l2.backbone.layer1", "l2.backbone.layer2"} <= set(history.rows[0])
+
+
+def test_wrong_arguments():
+    for options, words in (
+        ({"epochs": 0}, "epochs_per_teacher"),
+        ({"pool": []}, "no teachers"),
+        ({"pool": [3]}, "must be a kdswift detector"),
+        ({"resume": "elsewhere"}, "resume"),
+        ({"resume": True}, "needs out"),
+        ({"inherit": "tail"}, "part 'tail'"),
+        ({"speed": 3}, "unknown option 'speed'"),
+        ({"epochs": [1]}, "1 stages for 2"),
+    ):
+        with pytest.raises(ArgumentError, match=words):
+            run(**options)
+    with pytest.raises(ArgumentError, match="epochs_per_teacher here"):
+        kd.mtpd.distill(detector(), teachers(), scenes(4), **{"epochs": 3})
+
+
+def test_the_student_may_begin_with_the_teacher_s_heads():
+    pool = {"t1": detector(11), "t2": detector(12)}
+    student, expected = detector(1), detector(1)
+    kd.inherit(expected, pool["t1"])
+    seen = []
+
+    class Look(kd.Callback):
+        def on_start(self, run):
+            seen.append(run.model.state_dict())
+
+    run(student=student, pool=pool, inherit=True, epochs=1, callbacks=Look())
+    assert same(seen[0], expected.state_dict())
+    assert not same(seen[1], expected.state_dict())  # once, not before every teacher
+    with pytest.raises(KDSError, match="nothing of t1 fits"):
+        run(pool=pool, inherit="neck")  # there is none
+
+
+def test_a_plan_is_made_and_followed(tmp_path):
+    student, pool = detector(1), teachers(3)
+    scores = {"t1": 0.30, "t2": 0.35, "t3": 0.20}
+    plan = kd.mtpd.plan(
+        *(student, pool, scenes(12), scenes(4, "val")), performance=scores, progress=False
+    )
+    expected = kd.mtpd.backward_greedy_selection(plan.costs, "student", pool, scores, 2)
+    assert plan.names == expected.names
+    assert plan.names[-1] == "t2"
+    assert plan.teachers[-1] is pool["t2"]
+    by_objects = kd.mtpd.backward_greedy_selection(
+        plan.costs, student, list(pool.values()), list(scores.values()), 2
+    )
+    assert by_objects.names == plan.names
+    plan.plot(tmp_path / "plan.png")
+    assert (tmp_path / "plan.png").stat().st_size > 5000
+    assert "t2" in repr(plan)
+    assert "<table>" in plan._repr_html_()
+    plan.save(tmp_path / "plan.json")
+    again = kd.mtpd.Plan.load(tmp_path / "plan.json", pool)
+    assert again.to_dict() == plan.to_dict()
+    assert again.teachers == plan.teachers
+    with pytest.raises(ArgumentError, match="lacks"):
+        kd.mtpd.Plan.load(tmp_path / "plan.json", {})
+    _, history = run(student=student, pool=plan, epochs=1)
+    assert history.teachers == list(plan.names)
+
+
+def test_a_plan_measures_ap_itself():
+    pool = [detector(11), kd.Teacher.from_callable(lambda images: {}, ["a"])]
+    data = scenes(4), scenes(4, "val")
+    with pytest.raises(ArgumentError, match=r"AP of teacher-2 cannot be measured"):
+        kd.mtpd.plan(detector(1), pool, *data, progress=False)
+    plan = kd.mtpd.plan(detector(1), pool[:1], *data, progress=False, max_teachers=1)
+    score = kd.evaluate(pool[0], data[1], progress=False).AP
+    assert plan.performance == {"teacher-1": pytest.approx(score)}
+    with pytest.raises(ArgumentError, match="max_teachers"):
+        kd.mtpd.plan(detector(1), pool[:1], *data, progress=False, max_teachers=0)
+
+
+# Baselines
+
+
+def test_alone_and_direct_have_the_same_number_of_steps():
+    pool = teachers()
+    alone, direct = detector(1), detector(1)
+    first = kd.mtpd.alone(alone, pool, scenes(4), epochs_per_teacher=2, **OPTIONS)
+    second = kd.mtpd.direct(direct, pool, scenes(4), epochs_per_teacher=2, **OPTIONS)
+    assert first.rows[-1]["step"] == second.rows[-1]["step"] == 8
+    plain = detector(1)
+    plain.fit(scenes(4), 4, **OPTIONS)
+    assert same(alone, plain)
+    plain = detector(1)
+    kd.distill(plain, pool["t2"], scenes(4), FeatureMatching(), 4, **OPTIONS)
+    assert same(direct, plain)
+
+
+@pytest.mark.parametrize("combine", ["sum", "average"])
+def test_an_ensemble_of_one_teacher_twice_is_that_teacher(combine):
+    """Without connectors; half and half of equal numbers are the numbers."""
+    one = detector(11)
+    both, direct = detector(1), detector(1)
+    pool = {"a": one, "b": one.clone()}
+    kd.mtpd.ensemble(*(both, pool, scenes(4)), epochs_per_teacher=1, combine=combine, **OPTIONS)
+    kd.mtpd.direct(direct, pool, scenes(4), epochs_per_teacher=1, **OPTIONS)
+    for name, value in direct.state_dict().items():
+        np.testing.assert_allclose(both.state_dict()[name], value, atol=1e-6, err_msg=name)
+
+
+def test_the_average_of_unlike_teachers():
+    pool = [detector(11), detector(12)]
+    average = kd.mtpd.baselines.AverageTeacher(pool)
+    image = scenes(1)[0][0]
+    (row,) = average.taps([image])
+    expected = sum(one.features([image])[row["name"]].numpy() for one in pool) / 2
+    # float32 through some ten layers
+    np.testing.assert_allclose(average.outputs([image])[row["name"]], expected, atol=1e-4)
+    with pytest.raises(KDSError, match="equal channels"):
+        kd.mtpd.ensemble(
+            *(detector(1), teachers(), scenes(4)),
+            epochs_per_teacher=1,
+            combine="average",
+            **OPTIONS,
+        )
+    with pytest.raises(ArgumentError, match="combine"):
+        kd.mtpd.ensemble(detector(1), pool, scenes(4), combine="max")
+
+
+def test_the_timeline(whole, tmp_path):
+    figure = whole[1].plot(tmp_path / "timeline.png")
+    lines = [line for axes in figure.axes for line in axes.lines if line.get_linestyle() == "--"]
+    assert {float(line.get_xdata()[0]) for line in lines} == {2.0}
+    assert (tmp_path / "timeline.png").stat().st_size > 5000
+
+
+def timeless(history):
+    """The rows without the time, and without the rate: after a stop at the last step of an epoch
+    the row that follows has the epoch's mean rate in place of its last."""
+    return [{k: v for k, v in r.items() if k not in ("seconds", "lr")} for r in history.rows]
+
+
+def copy_of(source, target):
+    import shutil
+
+    shutil.copytree(source, target, dirs_exist_ok=True)
