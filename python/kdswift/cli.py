@@ -77,6 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     _predict(commands)
     _export(commands)
     _bench(commands)
+    _command(commands, "methods", "list the methods and their options", "kdswift methods")
     return parser
 
 
@@ -234,7 +235,14 @@ def _add_teachers(p: argparse.ArgumentParser) -> None:
 
 
 def _add_method(p: argparse.ArgumentParser) -> None:
-    method = p.add_argument_group("method (Chen et al. 2017)")
+    p.add_argument(
+        *("-m", "--method"),
+        default="chen2017",
+        metavar="NAME",
+        help="what is compared: a name, with options as in cwd:weight=3, or a sum such as "
+        "'cwd + 0.5*pkd'; `kdswift methods` lists them (default %(default)s)",
+    )
+    method = p.add_argument_group("options of chen2017")
     method.add_argument("--classification", choices=("weighted", "plain", "none"))
     method.add_argument("--regression", choices=("bounded", "l2", "none"))
     method.add_argument("--no-hint", action="store_true", help="compare no features")
@@ -244,10 +252,10 @@ def _add_method(p: argparse.ArgumentParser) -> None:
         ("nu", "weight of the bounded regression"),
         ("gamma", "weight of the hint"),
         ("temperature", "of the soft labels"),
-        ("scale", "factor on everything; 0 is plain training"),
     ):
         method.add_argument(f"--{name}", type=float, metavar="X", help=text)
-    method.add_argument("--teacher-size", type=int, metavar="PX", help="short side for the teacher")
+    p.add_argument("--scale", type=float, metavar="X", help="factor on the method; 0 is none")
+    p.add_argument("--teacher-size", type=int, metavar="PX", help="short side for the teacher")
 
 
 def _add_model(p: argparse.ArgumentParser) -> None:

@@ -268,9 +268,21 @@ def _take_weights(model: Detector, options: argparse.Namespace) -> None:
     print(f"{options.weights}: {report!r}")
 
 
-def _method(options: argparse.Namespace) -> Any:
-    from .methods import Chen2017
+def methods(_options: argparse.Namespace) -> None:
+    """The published methods: name, paper, options."""
+    from .methods import names
 
+    for name, method in names().items():
+        first = (method.__doc__ or "").strip().split("\n\n")[0]
+        print(f"{name}: {' '.join(first.split())}")
+        fields = method.__dataclass_fields__.values()  # type: ignore[attr-defined]
+        print(f"    {', '.join(f'{field.name}={field.default!r}' for field in fields)}")
+
+
+def _method(options: argparse.Namespace) -> Any:
+    from .methods import Chen2017, by_name
+
+    method = by_name(options.method)
     chosen: dict[str, Any] = {}
     for name in ("classification", "regression"):
         value = getattr(options, name)
@@ -279,7 +291,15 @@ def _method(options: argparse.Namespace) -> Any:
     for name in ("mu", "nu", "gamma", "temperature"):
         if getattr(options, name) is not None:
             chosen[name] = getattr(options, name)
-    method = Chen2017(hint=not options.no_hint, adaptation=not options.no_adaptation, **chosen)
+    for name in ("hint", "adaptation"):
+        if getattr(options, f"no_{name}"):
+            chosen[name] = False
+    if chosen:
+        if options.method != "chen2017":
+            raise ArgumentError(
+                f"--{next(iter(chosen))} is an option of chen2017; write {options.method}:option=value"
+            )
+        method = Chen2017(**chosen)
     return method if options.scale is None else options.scale * method
 
 

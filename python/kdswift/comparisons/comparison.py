@@ -17,7 +17,10 @@ class Comparison:
 
     label : its name in metrics;  weight : factor on its loss
     pairs : (row of the student's tap, the teachers' sources) of everything it reads
+    maps_classes : whether it deals with unlike classes by itself
     """
+
+    maps_classes = False
 
     def __init__(
         self, label: str, weight: float, pairs: Sequence[tuple[Row, list[Source]]] = ()

@@ -50,6 +50,11 @@ class Comparisons:
         return [pair for _, one in self.members for pair in one.pairs]
 
     @property
+    def class_pairs(self) -> list[tuple[Row, list[Source]]]:
+        """Those of `pairs` that need the same classes on both sides."""
+        return [pair for _, one in self.members if not one.maps_classes for pair in one.pairs]
+
+    @property
     def sources(self) -> list[Source]:
         """(number of the teacher, tap) of everything that is compared with."""
         return list(dict.fromkeys(source for _, sources in self.pairs for source in sources))

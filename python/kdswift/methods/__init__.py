@@ -15,6 +15,7 @@ from .base import Method, Part
 from .chen2017 import Chen2017
 from .feature_maps import CWD, PKD, AttentionTransfer, FeatureMatching, FitNets
 from .term import Term
+from .text import parse
 from .window import Window
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Window",
     "as_method",
     "by_name",
+    "names",
 ]
 
 
@@ -55,12 +57,9 @@ def names() -> dict[str, type[Method]]:
     return {c.label: c for c in sorted(published, key=lambda c: c.label)}  # type: ignore[attr-defined]
 
 
-def by_name(name: str, **options: Any) -> Method:
-    """A published method by its name, such as "cwd" or "feature_matching"."""
-    known = names()
-    if name not in known:
-        raise ArgumentError(f"method {name!r} is not known; there are {', '.join(known)}")
-    try:
-        return known[name](**options)  # type: ignore[call-arg]
-    except TypeError as error:
-        raise ArgumentError(f"method {name!r}: {error}") from None
+def by_name(text: str) -> Method:
+    """A published method by its name, such as "cwd", or a sum: ``"cwd:weight=3 + 0.5*pkd"``.
+
+    Raises ``ArgumentError`` for names and options that are not known.
+    """
+    return parse(text, names())

@@ -133,7 +133,7 @@ class TeacherGroup:
         if not result.members:
             return None
         self.need(result.sources)
-        self.check_classes(student, result.pairs)
+        self.check_classes(student, result.class_pairs)
         return result
 
     @property
