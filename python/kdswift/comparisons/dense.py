@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError
-from ..functional import exp, softmax, stack
+from ..functional import cat, clamp, exp, softmax
 from ..tensors import Tensor, tensor
 from .site import ONE_STAGE, Row, Site
 from .step import Step
+
+# Of the box codes of dense heads; those not named have 1.
+_DEVIATIONS = {"atss": (0.1, 0.1, 0.2, 0.2)}
 
 
 def need_one_stage(site: Site, name: str, kinds: Sequence[str] = ONE_STAGE) -> None:
@@ -29,7 +32,9 @@ def head_levels(site: Site, output: str) -> list[tuple[Row, Row]]:
     """The rows of an output of the head, such as "class_logits", of both sides, fine to coarse."""
     start = f"head.{output}"
     own = [r for r in site.student_taps if r["name"] == start or r["name"].startswith(start + ".")]
-    other = [r for r in site.teacher_taps if r["name"] == start or r["name"].startswith(start + ".")]
+    other = [
+        r for r in site.teacher_taps if r["name"] == start or r["name"].startswith(start + ".")
+    ]
     strides = [[row["stride"] for row in rows] for rows in (own, other)]
     if not own or not other or strides[0] != strides[1]:
         raise ArgumentError(
@@ -74,27 +79,27 @@ class LevelLabels:
         return (self.levels[level].reshape(-1) != -2).astype(np.float32)
 
 
-def decode(
-    kind: str, codes: Tensor, anchors: np.ndarray, stride: float, deviations: Sequence[float]
-) -> Tensor:
+def decode(kind: str, codes: Tensor, anchors: np.ndarray, stride: float) -> Tensor:
     """Boxes (R, 4), xyxy in input pixels, of rows of box outputs, on the tape.
 
-    kind : of the detector;  codes : (R, 4), or (R, 4 bins) for GFL
-    anchors : (R, 4);  stride : of the level;  deviations : of the box code
+    kind : of the detector;  codes : (R, 4), for GFL (R, 4 bins);  anchors : (R, 4)
+    stride : of the level, the unit of GFL's distances
     """
     centre = (anchors[:, :2] + anchors[:, 2:]) / 2
-    if kind in ("fcos", "gfl"):
-        sides = codes * stride if kind == "fcos" else expected_bins(codes) * stride
-        low = tensor(centre) - sides[:, :2]
-        high = tensor(centre) + sides[:, 2:]
-        return stack([low[:, 0], low[:, 1], high[:, 0], high[:, 1]], axis=1)
     size = anchors[:, 2:] - anchors[:, :2]
-    scaled = codes * tensor(np.asarray(deviations, np.float32))
+    if kind in ("fcos", "gfl"):
+        unit = np.tile(size, 2) if kind == "fcos" else np.float32(stride)
+        signs = np.array([-1, -1, 1, 1], np.float32)
+        distances = codes if kind == "fcos" else expected_bins(codes)
+        return distances * tensor(np.broadcast_to(unit * signs, anchors.shape)) + tensor(
+            np.tile(centre, 2)
+        )
+    deviations = np.array(_DEVIATIONS.get(kind, (1, 1, 1, 1)), np.float32)
+    scaled = codes * tensor(deviations)
     middle = scaled[:, :2] * tensor(size) + tensor(centre)
     # The clamp of torchvision's and mmdet's decoders: log(1000 / 16).
-    half = exp(scaled[:, 2:].clamp(max=float(np.log(1000 / 16)))) * tensor(size * 0.5)
-    low, high = middle - half, middle + half
-    return stack([low[:, 0], low[:, 1], high[:, 0], high[:, 1]], axis=1)
+    half = exp(clamp(scaled[:, 2:], max=float(np.log(1000 / 16)))) * tensor(size * 0.5)
+    return cat([middle - half, middle + half], axis=1)
 
 
 def expected_bins(codes: Tensor) -> Tensor:

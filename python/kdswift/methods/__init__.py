@@ -13,20 +13,34 @@ from typing import Any
 from ..errors import ArgumentError
 from .base import Method, Part
 from .chen2017 import Chen2017
+from .crosskd import CrossKD
 from .feature_maps import CWD, PKD, AttentionTransfer, FeatureMatching, FitNets
+from .fgd import FGD
+from .localization import LD
+from .mgd import MGD
+from .mimic2017 import Mimic2017
+from .quantization_mimic import QuantizationMimic
+from .soft_labels import SoftLabels
 from .term import Term
 from .text import parse
 from .window import Window
 
 __all__ = [
     "CWD",
+    "FGD",
+    "LD",
+    "MGD",
     "PKD",
     "AttentionTransfer",
     "Chen2017",
+    "CrossKD",
     "FeatureMatching",
     "FitNets",
     "Method",
+    "Mimic2017",
     "Part",
+    "QuantizationMimic",
+    "SoftLabels",
     "Term",
     "Window",
     "as_method",

@@ -13,7 +13,7 @@ from ..comparisons.dense import LevelLabels, anchor_rows, head_levels, need_one_
 from ..comparisons.site import Site
 from ..comparisons.step import Step
 from ..losses.localization import vlr_region
-from ..tensors import Tensor, tensor
+from ..tensors import Tensor
 from .published import Published
 
 
@@ -74,8 +74,13 @@ class _DenseComparison(Comparison):
         classes = read_levels(step, self._site, self._classes)
         labels = LevelLabels(step, [student for student, _ in classes], self._count)
         levels = [
-            self._level(step, level, *_rows(bins[level], bins[level][0].shape[1]),
-                        *_rows(classes[level], self._count), labels)
+            self._level(
+                step,
+                level,
+                *_rows(bins[level], bins[level][0].shape[1]),
+                *_rows(classes[level], self._count),
+                labels,
+            )
             for level in range(len(bins))
         ]
         total = levels[0]
@@ -83,12 +88,24 @@ class _DenseComparison(Comparison):
             total = total + one
         return total
 
-    def _level(self, step: Step, level: int, student: Tensor, teacher: Tensor,
-               student_classes: Tensor, teacher_classes: Tensor, labels: LevelLabels) -> Tensor:
+    def _level(
+        self,
+        step: Step,
+        level: int,
+        student: Tensor,
+        teacher: Tensor,
+        student_classes: Tensor,
+        teacher_classes: Tensor,
+        labels: LevelLabels,
+    ) -> Tensor:
         raise NotImplementedError
 
     def _distilled(
-        self, student: Tensor, teacher: Tensor, rows: np.ndarray, weights: np.ndarray,
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        rows: np.ndarray,
+        weights: np.ndarray,
         avg_factor: float,
     ) -> Tensor:
         edges = (len(rows), 4, student.shape[1] // 4)
