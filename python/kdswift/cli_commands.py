@@ -297,7 +297,8 @@ def _method(options: argparse.Namespace) -> Any:
     if chosen:
         if options.method != "chen2017":
             raise ArgumentError(
-                f"--{next(iter(chosen))} is an option of chen2017; write {options.method}:option=value"
+                f"--{next(iter(chosen))} is an option of chen2017; options of others are written "
+                f"as in --method {options.method}:option=value"
             )
         method = Chen2017(**chosen)
     return method if options.scale is None else options.scale * method

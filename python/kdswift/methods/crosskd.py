@@ -43,8 +43,8 @@ class CrossKD(Published):
     """Wang et al., "CrossKD: Cross-Head Knowledge Distillation for Object Detection", CVPR 2024.
 
     A feature inside the student's head, given the mean and deviation of the teacher's, runs through
-    the rest of the teacher's frozen head; what comes out is compared with the teacher's own outputs.
-    The student's own head learns from labels alone.
+    the rest of the teacher's frozen head; what comes out is compared with the teacher's outputs. The
+    student's own head learns from labels alone.
 
     classification_weight, regression_weight, centerness_weight : None is what the authors' have for
         the detector: GFL 1 and 4, RetinaNet 1 and 1, ATSS 1, 1 and 1, FCOS 0.4 and 0.75

@@ -19,8 +19,8 @@ from .published import Published
 
 @dataclass(frozen=True, repr=False, eq=False)
 class LD(Published):
-    """Zheng et al., "Localization Distillation for Dense Object Detection", CVPR 2022: soft labels for
-    the distributions that a GFL head has over the distances to the edges of a box.
+    """Zheng et al., "Localization Distillation for Dense Object Detection", CVPR 2022: soft labels
+    for the distributions that a GFL head has over the distances to the edges of a box.
 
     weight : of the student's positive anchors, each with the student's largest class score
         (official code: 0.25; mean over bins, not divided by the number of positives)

@@ -29,14 +29,14 @@ class Mimic2017(Published):
     form : "crop" (equation 5), "spp" (equation 3, spatial pyramid pooling) or "whole" (the paper's
         baseline: the squared error of whole maps, mean over elements, halved)
     kernel : of the learned convolution r (paper: 3)
-    stage : "rpn", the paper's first stage: the detector's own losses of regions have no weight, only
-        proposals and features are learned; "detector", its second stage, learns the detector with
-        the features left alone (``weight`` has no effect); "joint": all at once
+    stage : "rpn", the paper's first stage: the losses of regions have no weight, only proposals and
+        features are learned; "detector", its second stage, learns the detector with the features
+        left alone (``weight`` has no effect); "joint": all at once
     logits : also the class logits and box offsets of the teacher's head for the student's regions
         (equation 1: half the squared error, mean over regions), the paper's two-stage mimic
     logits_weight : not published
-    levels : names of taps, or pairs; None: the maps that the heads read. With a pyramid every region
-        is compared on the level that pools it.
+    levels : names of taps, or pairs; None: the maps that the heads read. With a pyramid every
+        region is compared on the level that pools it.
 
     The student has to propose regions. The paper samples 128 of them, half positive:
     ``roi={"batch": 128, "positive_fraction": 0.5}``.

@@ -20,7 +20,7 @@ class QuantizationMimic(Published):
     """Wei et al., "Quantization Mimic: Towards Very Tiny CNN for Object Detection", ECCV 2018: both
     feature maps are rounded to multiples of a step before the student's regions are compared.
 
-    L_m = 1/(2N) sum over regions of |Q(f_t) - Q(r(f_s))|^2 (equation 6), with the gradient of a ReLU
+    L_m = 1/(2N) sum over regions of |Q(f_t) - Q(r(f_s))|^2 (equation 6), gradient of a ReLU
 
     weight : lambda (paper: 1; 0.1 and 10 are worse)
     step : s of the quantizer (paper: 1)

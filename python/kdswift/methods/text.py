@@ -11,8 +11,8 @@ from .base import Method
 def parse(text: str, known: dict[str, type[Method]]) -> Method:
     """A method from its text.
 
-    Summands are joined by "+"; each is ``[FACTOR*]NAME[:option=value,…]``. Values are numbers, true,
-    false, none or words.
+    Summands are joined by "+"; each is ``[FACTOR*]NAME[:option=value,…]``. Values are
+    numbers, true, false, none or words.
 
     >>> kd.methods.by_name("cwd:weight=3 + 0.5*pkd")
     CWD(weight=3) + 0.5 * PKD()
