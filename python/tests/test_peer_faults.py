@@ -1,6 +1,6 @@
-"""What went wrong in other toolboxes, tried here on every method: adapters that nobody trains, teachers
-that learn, weights without effect, losses that are silently 0, "no distillation" that is not the
-baseline, students that carry the teacher's or the adapter's weights."""
+"""What went wrong in other toolboxes, tried here on every method: adapters that nobody trains,
+teachers that learn, weights without effect, losses that are silently 0, "no distillation" that is
+not the baseline, students that carry the teacher's or the adapter's weights."""
 
 from __future__ import annotations
 

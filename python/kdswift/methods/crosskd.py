@@ -43,7 +43,7 @@ class CrossKD(Published):
     """Wang et al., "CrossKD: Cross-Head Knowledge Distillation for Object Detection", CVPR 2024.
 
     A feature inside the student's head, given the mean and deviation of the teacher's, runs through
-    the rest of the teacher's frozen head; what comes out is compared with the teacher's outputs. The
+    the rest of the teacher's frozen head, and is compared there with the teacher's outputs. The
     student's own head learns from labels alone.
 
     classification_weight, regression_weight, centerness_weight : None is what the authors' have for
