@@ -1,4 +1,4 @@
-"""Mimic (Li et al. 2017) and Quantization Mimic (Wei et al. 2018) as runs: stages, scales, pyramids."""
+"""Mimic (Li et al. 2017) and Quantization Mimic (Wei et al. 2018): stages, scales, pyramids."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_pyramids_compare_every_region_once():
 
 
 def test_other_regions_of_the_teacher_do_not_matter():
-    """Both sides are cut at the student's regions: the teacher's proposal network changes nothing."""
+    """Both sides are cut at the student's regions; the teacher's proposals change nothing."""
     runs = []
     for change in (False, True):
         student, teacher = single(1), single(2, width=0.5)
