@@ -1,11 +1,11 @@
 """Every method on one pair of detectors: DigitScenes, several seeds, mean and spread.
 
-    python benchmarks/methods.py [--seeds 3] [--only cwd pkd] [--out FOLDER] [--table docs/methods/README.md]
+    python benchmarks/methods.py [--seeds 3] [--only cwd pkd] [--out FOLDER] [--table PAGE]
 
-One teacher and a small student of the same kind: GFL, and Faster R-CNN with a pyramid for the methods
+One teacher and a small student of the same kind: GFL, and Faster R-CNN with a pyramid for methods
 that need regions. Every run has the same scenes, steps and schedule; a seed decides the student's
-first weights, the order of scenes and all samples. Results are kept in FOLDER: what is there is not
-run again. "gain" is the mean over seeds of the difference to the student alone with the same seed.
+first weights, the order of scenes and all samples. Results are kept in FOLDER: what is there is
+not run again. "gain" is the mean over seeds of the difference to the student alone with that seed.
 """
 
 from __future__ import annotations
