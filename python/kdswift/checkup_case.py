@@ -95,8 +95,7 @@ class Case:
         options = (batch_size, False, None, 0, teacher_size)
         self.loader = Loader(First(dataset, batch_size), *options)
         self.loader.num_classes = student.num_classes
-        for one in (self.student, *(t for t in self.teachers if isinstance(t, Detector))):
-            check_classes(one.clone(), dataset, "data", "doctor")
+        check_classes(self.student.clone(), dataset, "data", "doctor")
         self.shares: dict[str, float] = {}
         self.outcome = Outcome()  # of the step with the method
         self._plain: dict[str, np.ndarray] | None = None

@@ -13,6 +13,7 @@ from . import losses
 from .checkup import Row
 from .checkup_case import Case, First
 from .detector import Detector
+from .errors import ArgumentError
 from .methods import Chen2017, Method
 from .teachers.group import TeacherGroup, first_view
 from .tensors import tensor
@@ -33,8 +34,12 @@ def score(case: Case) -> list[Row]:
     own = _ap(case.student, sample, case.metric)
     rows = []
     for i, teacher in enumerate(detectors):
-        found = _ap(teacher.clone().eval(), sample, case.metric)
         which = name if len(detectors) == 1 else f"{name} ({i})"
+        try:
+            found = _ap(teacher.clone().eval(), sample, case.metric)
+        except ArgumentError as error:
+            rows.append(Row(which, "warning", "not scored", f"the data has other classes: {error}"))
+            continue
         figure = f"AP {100 * found:.1f}, the student's is {100 * own:.1f}, on {len(sample)} images"
         if not found > 0:
             rows.append(Row(which, "failed", figure, "train the teacher, or give its weights"))

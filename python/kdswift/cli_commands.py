@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -275,8 +276,8 @@ def methods(_options: argparse.Namespace) -> None:
     for name, method in names().items():
         first = (method.__doc__ or "").strip().split("\n\n")[0]
         print(f"{name}: {' '.join(first.split())}")
-        fields = method.__dataclass_fields__.values()  # type: ignore[attr-defined]
-        print(f"    {', '.join(f'{field.name}={field.default!r}' for field in fields)}")
+        options = [f"{field.name}={field.default!r}" for field in fields(method)]
+        print(f"    {', '.join(options)}")
 
 
 def _method(options: argparse.Namespace) -> Any:

@@ -67,8 +67,9 @@ def distill(
     student : Detector
         Changed in place; the run continues from the weights it has.
     teacher : Detector, kd.Teacher, a list of them, or kd.Ensemble
-        Never changed. Detectors have the student's classes. A `kd.Teacher` serves the terms of a
-        `kd.Method`; one from COCO results adds its boxes to the data (`kd.data.PseudoLabels`).
+        Never changed. A method that compares class scores needs the student's classes, or a
+        ``class_map`` (`kd.methods.SoftLabels`). A `kd.Teacher` serves the methods that compare
+        taps; one from COCO results adds its boxes to the data (`kd.data.PseudoLabels`).
     train : sequence of (image, target), or a kd.data.Loader
     method : one of kd.methods, or a kd.Method of your own terms; None: ``kd.methods.Chen2017()``
     epochs : int
@@ -112,9 +113,6 @@ def distill(
     loader = make_loader(train, options, student, teacher_size, "distill")
     if val is not None:
         check_classes(student, val, "val", "distill")
-    for one in teachers:
-        if isinstance(one, Detector):
-            check_classes(one, loader.dataset, "train", "distill (teacher)")
     return Run(student, teachers, method, loader, options).run()
 
 
@@ -171,11 +169,6 @@ def _teachers(teacher: Any, student: Any, where: str) -> tuple[Detector | Teache
         behind = getattr(one, "teacher", one)  # of a cache
         if student in (one, getattr(behind, "detector", None)):
             raise ArgumentError(f"{where}: teacher and student are the same object; use clone()")
-        if isinstance(one, Detector) and one.num_classes != student.num_classes:
-            raise ArgumentError(
-                f"{where}: the teacher has {one.num_classes} classes, the student "
-                f"{student.num_classes} (both count the background)"
-            )
     return teachers
 
 

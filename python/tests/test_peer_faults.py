@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -131,7 +132,7 @@ def test_a_run_continues_with_its_adapters(name, tmp_path):
 def test_every_option_is_read(name):
     method = names()[name]
     module = inspect.getsource(inspect.getmodule(method))
-    for option in method.__dataclass_fields__:
+    for option in (field.name for field in fields(method)):
         uses = module.count(f"self.{option}") + module.count(f"method.{option}")
         uses += module.count(f'"{option}"')
         if name == "chen2017":  # its options are the engine's, which refuses unknown ones

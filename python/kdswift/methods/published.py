@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any, ClassVar
 
 from ..errors import ArgumentError
@@ -30,11 +30,10 @@ class Published(Method):
         return {"name": self.label, **asdict(self)}  # type: ignore[call-overload]
 
     def __repr__(self) -> str:
-        fields = type(self).__dataclass_fields__  # type: ignore[attr-defined]
         shown = [
-            f"{name}={getattr(self, name)!r}"
-            for name, field in fields.items()
-            if getattr(self, name) != field.default
+            f"{field.name}={getattr(self, field.name)!r}"
+            for field in fields(self)  # type: ignore[arg-type]
+            if getattr(self, field.name) != field.default
         ]
         return f"{type(self).__name__}({', '.join(shown)})"
 

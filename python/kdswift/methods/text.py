@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from ..errors import ArgumentError
@@ -50,11 +51,11 @@ def _summand(piece: str, text: str, known: dict[str, type[Method]]) -> Method:
         if not equals:
             raise ArgumentError(f"method {text!r}: {part!r} is no option=value")
         given[key.strip()] = _value(value.strip())
-    fields = known[name].__dataclass_fields__  # type: ignore[attr-defined]
+    options_of = [field.name for field in fields(known[name])]  # type: ignore[arg-type]
     for key in given:
-        if key not in fields:
+        if key not in options_of:
             raise ArgumentError(
-                f"method {text!r}: {name} has no option {key!r}; it has {', '.join(fields)}"
+                f"method {text!r}: {name} has no option {key!r}; it has {', '.join(options_of)}"
             )
     method = known[name](**given)  # type: ignore[call-arg]
     if not star:

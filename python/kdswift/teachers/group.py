@@ -14,6 +14,7 @@ from ..data.loader import Batch, Loader, _resized
 from ..detector import Detector
 from ..errors import ArgumentError, ShapeError
 from ..methods import Method
+from ..run_options import check_classes
 from ..teacher import Teacher, check_finite
 from ..tensors import Tensor, tensor
 from .cached import CachedTeacher
@@ -59,6 +60,7 @@ class TeacherGroup:
     def check_parts(self, loader: Loader) -> None:
         """Refuse parts that only detectors can teach."""
         if self._has_parts or not any(part["scale"] for part in self._parts):
+            self._check_parts_classes(loader)
             return
         if not self.teachers:
             raise ArgumentError(
@@ -75,6 +77,18 @@ class TeacherGroup:
             f"{self.teachers[index]!r} offers {', '.join(names)}: compare them by "
             f"kd.Method([kd.Term(student_tap, {names[0]!r})])"
         )
+
+    def _check_parts_classes(self, loader: Loader) -> None:
+        """The engine's parts compare class scores: teachers need the data's classes."""
+        acting = [part for part in self._parts if part["scale"] and part.get("rcn", True)]
+        for one in self.detectors if acting else ():
+            if loader.num_classes not in (None, one.num_classes):
+                raise ArgumentError(
+                    f"distill: the teacher has {one.num_classes} classes, the student "
+                    f"{loader.num_classes} (both count the background); Chen2017 compares class "
+                    "scores, kd.methods.SoftLabels maps classes"
+                )
+            check_classes(one, loader.dataset, "train", "distill (teacher)")
 
     def need(self, sources: Sequence[Source]) -> None:
         """Tell which arrays the terms will ask for."""
@@ -96,9 +110,16 @@ class TeacherGroup:
     ) -> None:
         """Class logits mean the same only for the same classes, in the same order."""
         for tap, sources in pairs:
-            if tap["kind"] != "class_logits" or tap["channels"] != student.num_classes:
+            if tap["kind"] != "class_logits" or tap["name"].startswith("rpn."):
                 continue
             for index, name in sources:
+                count = getattr(self.teachers[index], "num_classes", student.num_classes)
+                if count != student.num_classes:
+                    raise ArgumentError(
+                        f"distill: the student's {tap['name']} has {student.num_classes} classes, "
+                        f"the teacher {count} (both count the background); "
+                        "kd.methods.SoftLabels maps classes"
+                    )
                 theirs, ours = self.teachers[index].class_names, student.class_names
                 if theirs is not None and ours is not None and tuple(theirs) != tuple(ours):
                     raise ArgumentError(
