@@ -21,6 +21,7 @@ _LAZY = {
     "CascadeRCNN": ".cascade_rcnn:CascadeRCNN",
     "Constant": ".schedules:Constant",
     "Cosine": ".schedules:Cosine",
+    "Deconv": ".detector_options:Deconv",
     "Detections": ".detections:Detections",
     "Detector": ".detector:Detector",
     "EarlyStopping": ".callbacks:EarlyStopping",

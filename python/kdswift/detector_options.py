@@ -71,6 +71,24 @@ class FPN:
         return {"kind": "fpn", "channels": int(self.channels), **given}
 
 
+@dataclass(frozen=True)
+class Deconv:
+    """A transposed convolution that doubles the backbone's last map, and a 3x3 one (Li et al. 2017):
+    a student that sees images of half the size has maps of its teacher's size.
+
+    channels : of the map, which is called ``neck.up``
+    """
+
+    channels: int = 256
+
+    def __post_init__(self) -> None:
+        check_count(self.channels, "channels", "Deconv", least=1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The engine's configuration."""
+        return {"kind": "deconv", "channels": int(self.channels)}
+
+
 def configuration_of(
     where: str,
     kind: str,
@@ -135,11 +153,13 @@ def neck_configuration(value: Any, where: str) -> dict[str, Any]:
     """The engine's configuration of a neck: None, "none", "fpn" or `FPN`."""
     if value is None or value == "none":
         return {"kind": "none"}
-    if value == "fpn":
-        return {"kind": "fpn"}
-    if isinstance(value, FPN):
+    if value in ("fpn", "deconv"):
+        return {"kind": value}
+    if isinstance(value, (FPN, Deconv)):
         return value.to_dict()
-    raise ArgumentError(f"{where}: neck is {value!r}, expected None, 'fpn' or kd.FPN(…)")
+    raise ArgumentError(
+        f"{where}: neck is {value!r}, expected None, 'fpn', 'deconv', kd.FPN(…) or kd.Deconv(…)"
+    )
 
 
 def _image_size(value: Any, where: str) -> tuple[int, int]:

@@ -113,7 +113,7 @@ public final class Trainer {
   }
 
   private func checkLossWeights(_ names: [String]) throws {
-    for (name, weight) in options.common.loss_weights {
+    for (name, weight) in options.common.loss_weights.sorted(by: { $0.key < $1.key }) {
       guard names.contains(name) else {
         throw KDSError.argument("loss_weights: \"\(name)\" is none of the losses \(names)")
       }

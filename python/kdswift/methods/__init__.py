@@ -16,11 +16,14 @@ from .chen2017 import Chen2017
 from .crosskd import CrossKD
 from .feature_maps import CWD, PKD, AttentionTransfer, FeatureMatching, FitNets
 from .fgd import FGD
+from .gid import GID
 from .localization import LD
+from .masked import FGFI, FRS, DeFeat
 from .mgd import MGD
 from .mimic2017 import Mimic2017
 from .quantization_mimic import QuantizationMimic
 from .soft_labels import SoftLabels
+from .task_integration import TaskIntegration
 from .term import Term
 from .text import parse
 from .window import Window
@@ -28,12 +31,16 @@ from .window import Window
 __all__ = [
     "CWD",
     "FGD",
+    "FGFI",
+    "FRS",
+    "GID",
     "LD",
     "MGD",
     "PKD",
     "AttentionTransfer",
     "Chen2017",
     "CrossKD",
+    "DeFeat",
     "FeatureMatching",
     "FitNets",
     "Method",
@@ -41,6 +48,7 @@ __all__ = [
     "Part",
     "QuantizationMimic",
     "SoftLabels",
+    "TaskIntegration",
     "Term",
     "Window",
     "as_method",
