@@ -73,8 +73,8 @@ class FPN:
 
 @dataclass(frozen=True)
 class Deconv:
-    """A transposed convolution that doubles the backbone's last map, and a 3x3 one (Li et al. 2017):
-    a student that sees images of half the size has maps of its teacher's size.
+    """A transposed convolution that doubles the backbone's last map, and a 3x3 one (Li et al.
+    2017): a student that sees images of half the size has maps of its teacher's size.
 
     channels : of the map, which is called ``neck.up``
     """

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 
 from ..errors import ArgumentError
 from ..tensors import Tensor
 
+Value = TypeVar("Value")
 Source = tuple[int, str]  # (number of the teacher, name of its tap)
 
 
@@ -27,6 +29,7 @@ class Step:
     ) -> None:
         self._taps, self._arrays = taps, arrays
         self.number, self._seed = number, seed
+        self._kept: dict[object, object] = {}
 
     def student(self, name: str) -> Tensor:
         """A tap of the student, on the tape."""
@@ -79,6 +82,12 @@ class Step:
             if y != 1 or x != 1:
                 rows[rows[:, 0] == image, 1:] *= np.array([x, y, x, y], np.float32)
         return rows
+
+    def once(self, key: object, make: Callable[[], Value]) -> Value:
+        """What `make` gives, computed once in this step; it goes with the step."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]  # type: ignore[return-value]
 
     def random(self, name: str) -> np.random.Generator:
         """Random numbers of this step for one purpose: the same again when a run is resumed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -21,8 +21,8 @@ from .published import Published
 
 @dataclass(frozen=True, repr=False, eq=False)
 class GID(Published):
-    """Dai et al., "General Instance Distillation for Object Detection", CVPR 2021: features, relations
-    and responses of the instances about which student and teacher differ most.
+    """Dai et al., "General Instance Distillation for Object Detection", CVPR 2021: features,
+    relations and responses of the instances about which student and teacher differ most.
 
     No code was published. Reductions and weights are those of an unofficial implementation, which
     belong together.
@@ -62,30 +62,36 @@ class GID(Published):
         return found
 
 
+class Found(NamedTuple):
+    """The outputs of a step's heads, level by level, and the instances (k, 4) of every image."""
+
+    levels: list[LevelOutputs]
+    boxes: list[np.ndarray]
+
+
 class Instances:
     """The general instances of a step, chosen once."""
 
     def __init__(self, method: GID, site: Site) -> None:
-        self.outputs = DenseOutputs(site, "GID")
-        self._method, self._step = method, -1
-        self.levels: list[LevelOutputs] = []
-        self.boxes: list[np.ndarray] = []
+        self.outputs, self._method = DenseOutputs(site, "GID"), method
 
-    def look(self, step: Step) -> None:
-        """Read the heads of a step and choose, unless that is done."""
-        self.levels = self.outputs.read(step)
-        images = len(step.image_sizes)
+    def of(self, step: Step) -> Found:
+        """Those of a step."""
+        return step.once(self, lambda: self._choose(step))
+
+    def _choose(self, step: Step) -> Found:
+        levels, images = self.outputs.read(step), len(step.image_sizes)
         sides = []
         for side in (0, 1):
-            scores = [np.split(level.scores(side), images) for level in self.levels]
-            boxes = [np.split(level.boxes(side), images) for level in self.levels]
-            sides.append(
-                [(np.concatenate(s), np.concatenate(b)) for s, b in zip(zip(*scores), zip(*boxes))]
-            )
-        self.boxes = [
-            gid_instances(*own, *other, self._method.top, self._method.iou_threshold)[0]
+            scores = zip(*(np.split(level.scores(side), images) for level in levels))
+            boxes = zip(*(np.split(level.boxes(side), images) for level in levels))
+            sides.append([tuple(map(np.concatenate, pair)) for pair in zip(scores, boxes)])
+        method = self._method
+        found = [
+            gid_instances(*own, *other, method.top, method.iou_threshold)[0]
             for own, other in zip(*sides)
         ]
+        return Found(levels, found)
 
 
 class InstanceMaps(Comparison):
@@ -120,7 +126,6 @@ class InstanceMaps(Comparison):
 
     def loss(self, step: Step) -> Tensor:
         """l_1 feature + l_2 relation."""
-        self._instances.look(step)
         student, teacher, images = self._pooled(step)
         method = self._method
         count, _, height, width = student.shape
@@ -140,7 +145,7 @@ class InstanceMaps(Comparison):
         rows = np.concatenate(
             [
                 np.concatenate([np.full((len(one), 1), image, np.float32), one], 1)
-                for image, one in enumerate(self._instances.boxes)
+                for image, one in enumerate(self._instances.of(step).boxes)
             ]
         )
         place = self._level_of(rows[:, 1:])
@@ -182,10 +187,8 @@ class Responses(Comparison):
 
     def loss(self, step: Step) -> Tensor:
         """The mean over the anchors of all levels."""
-        self._instances.look(step)
-        levels = self._instances.levels
-        images = len(step.image_sizes)
-        masks = [self._mask(level, images) for level in levels]
+        levels, boxes = self._instances.of(step)
+        masks = [self._mask(level, boxes) for level in levels]
         offsets = [level.offsets() for level in levels]
         return losses.gid_response(
             cat([level.logits[0] for level in levels]),
@@ -197,21 +200,20 @@ class Responses(Comparison):
             self._method.regression_weight,
         )
 
-    def _mask(self, level: LevelOutputs, images: int) -> np.ndarray:
-        """Anchors with an IoU of at least 0.5 to an instance; where there is one anchor a place, those
-        whose centres lie in one."""
+    def _mask(self, level: LevelOutputs, instances: list[np.ndarray]) -> np.ndarray:
+        """Anchors with an IoU of at least 0.5 to an instance; where a place has but one anchor, those
+        whose centres lie in an instance."""
         found = []
-        for anchors, boxes in zip(np.split(level.anchors, images), self._instances.boxes):
+        for anchors, boxes in zip(np.split(level.anchors, len(instances)), instances):
             if not len(boxes):
                 found.append(np.zeros(len(anchors), np.float32))
             elif level.kind in ("retinanet", "rpn"):
                 overlaps = np.asarray(ops.box_iou(anchors, boxes)).max(axis=1)
                 found.append((overlaps >= 0.5).astype(np.float32))
             else:
-                centre = (anchors[:, :2] + anchors[:, 2:]) / 2
-                inside = (centre[:, None] >= boxes[None, :, :2]).all(2)
-                inside &= (centre[:, None] <= boxes[None, :, 2:]).all(2)
-                found.append(inside.any(axis=1).astype(np.float32))
+                centre = (anchors[:, None, :2] + anchors[:, None, 2:]) / 2
+                inside = (centre >= boxes[None, :, :2]) & (centre <= boxes[None, :, 2:])
+                found.append(inside.all(2).any(1).astype(np.float32))
         return np.concatenate(found)
 
     def report(self) -> list[dict[str, Any]]:

@@ -140,7 +140,6 @@ class ValuableRegion(_DenseComparison):
 
     def __init__(self, method: LD, site: Site) -> None:
         super().__init__("ld_vlr", method.vlr_weight, method, site)
-        self._cache: tuple[int, list[np.ndarray]] = (-1, [])
 
     def _level(self, step, level, student, teacher, student_classes, teacher_classes, labels):
         weights = self._weights(step)[level]
@@ -149,13 +148,13 @@ class ValuableRegion(_DenseComparison):
 
     def _weights(self, step: Step) -> list[np.ndarray]:
         """The IoU of every anchor in the region, (N H W A) for each level."""
-        if self._cache[0] != id(step):
-            anchors = self._site.student.anchors(step.input_size)
-            regions = np.stack([vlr_region(anchors, boxes) for boxes in step.boxes])
-            ends = np.cumsum([len(one) for one in anchors])[:-1]
-            levels = [one.reshape(-1) for one in np.split(regions, ends, axis=1)]
-            self._cache = (id(step), levels)
-        return self._cache[1]
+        return step.once(self, lambda: self._regions(step))
+
+    def _regions(self, step: Step) -> list[np.ndarray]:
+        anchors = self._site.student.anchors(step.input_size)
+        regions = np.stack([vlr_region(anchors, boxes) for boxes in step.boxes])
+        ends = np.cumsum([len(one) for one in anchors])[:-1]
+        return [one.reshape(-1) for one in np.split(regions, ends, axis=1)]
 
 
 class PositiveClasses(_DenseComparison):

@@ -33,14 +33,14 @@ def _adapters(
 
 @dataclass(frozen=True, repr=False, eq=False)
 class FGFI(Published):
-    """Wang et al., "Distilling Object Detectors with Fine-grained Feature Imitation", CVPR 2019: maps
-    are compared at the places whose anchors lie near an object.
+    """Wang et al., "Distilling Object Detectors with Fine-grained Feature Imitation", CVPR 2019:
+    maps are compared at the places whose anchors lie near an object.
 
     weight : None is what the form is published with: 0.01 for "paper", 3 for "defeat"
     psi : share of an object's highest IoU that an anchor must pass (0.5)
-    form : "paper", all objects on every map, 3x3 convolution with ReLU, divided by 2 N_p; "defeat", as
-        the DeFeat repository has it for pyramids: every object on one level, no ReLU, divided by
-        2 C N_p, mean over levels; None: by whether there is a pyramid
+    form : "paper", all objects on every map, 3x3 convolution with ReLU, divided by 2 N_p; "defeat",
+        as the DeFeat repository has it for pyramids: every object on one level, no ReLU, divided
+        by 2 C N_p, mean over levels; None: by whether there is a pyramid
     start : steps without imitation at first (400)
     levels : see `FeatureMatching`
     """
@@ -93,8 +93,8 @@ class DeFeat(Published):
     """Guo et al., "Distilling Object Detectors via Decoupled Features", CVPR 2021: foreground and
     background of every level have weights of their own.
 
-    foreground_weight, background_weight : 3 and 12 in the released VOC configuration; those for COCO
-        were not released, nor those of the head's soft labels, which are left out
+    foreground_weight, background_weight : 3 and 12 in the released VOC configuration; those for
+        COCO were not released, nor those of the head's soft labels, which are left out
     levels : see `FeatureMatching`
     """
 
@@ -139,8 +139,8 @@ class FRS(Published):
     """Du et al., "Distilling Object Detectors with Feature Richness", NeurIPS 2021: maps and class
     scores are compared where the teacher sees anything.
 
-    feature_weight, classification_weight : None is what the authors have for the detector: RetinaNet
-        0.005 and 0.02, GFL 0.1 and 0.05, FCOS 0.01 and 0.05, Faster R-CNN 0.002 and 0.1
+    feature_weight, classification_weight : None is what the authors have for the detector:
+        RetinaNet 0.005 and 0.02, GFL 0.1 and 0.05, FCOS 0.01 and 0.05, Faster R-CNN 0.002 and 0.1
     ramp : steps in which both grow from 0 (500)
 
     Student and teacher are detectors of one kind with the same levels and anchors.

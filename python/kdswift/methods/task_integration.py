@@ -23,14 +23,14 @@ from .published import Published
 class TaskIntegration(Published):
     """TID-style: after Su et al., "Task Integration Distillation for Object Detectors", 2024.
 
-    A reconstruction, not the paper: its text was not at hand. From public reviews: every place has a
-    score for classes times one for boxes, of the teacher and of the student; places of high, medium
-    and low value follow from where the teacher is good (key) and better than the student (weak).
-    The scores of classes, thresholds, weights and normalisation are ours, each an option.
+    A reconstruction, not the paper: its text was not at hand. From public reviews: every place has
+    a score for classes times one for boxes, of the teacher and of the student; places of high,
+    medium and low value follow from where the teacher is good (key) and better than the student
+    (weak). The scores of classes, thresholds, weights and normalisation are ours, each an option.
 
     weight : factor
-    positive, negative : IoU thresholds of the box score; None: the detector's own of assignment (0.5
-        and 0.4 where it has none)
+    positive, negative : IoU thresholds of the box score; None: the detector's own of assignment
+        (0.5 and 0.4 where it has none)
     scores : of good, fair and poor (2, 1.5, 0.4; published for boxes)
     key : least score of key places (2.25: both tasks at least fair)
     weak : least lead of the teacher of weak places, above it (0)
@@ -81,18 +81,14 @@ class StepScores:
         self, method: TaskIntegration, outputs: DenseOutputs, thresholds: tuple[float, float]
     ) -> None:
         self._method, self._outputs, self._thresholds = method, outputs, thresholds
-        self._step: Step | None = None
-        self._scores: list[tuple[np.ndarray, np.ndarray]] = []
 
     def of(self, step: Step) -> list[tuple[np.ndarray, np.ndarray]]:
         """(student's, teacher's) (N, H, W) of every level."""
-        if self._step is not step:
-            self._step = step
-            self._scores = [
-                (self._side(step, level, 0), self._side(step, level, 1))
-                for level in self._outputs.read(step)
-            ]
-        return self._scores
+        return step.once(self, lambda: self._all(step))
+
+    def _all(self, step: Step) -> list[tuple[np.ndarray, np.ndarray]]:
+        levels = self._outputs.read(step)
+        return [(self._side(step, one, 0), self._side(step, one, 1)) for one in levels]
 
     def _side(self, step: Step, level: Any, side: int) -> np.ndarray:
         images = len(step.image_sizes)
