@@ -116,5 +116,5 @@ def test_a_coarse_quantizer_sees_no_difference():
 
 def test_loss_weights_name_losses_that_are_there():
     cascade = regions(1, kind="CascadeRCNN")
-    with pytest.raises(ArgumentError, match='loss_weights: "loss_box_reg" is none of the losses'):
+    with pytest.raises(ArgumentError, match='loss_weights: "loss_box_reg" is none'):
         distil(Mimic2017(stage="rpn"), cascade, regions(2, 0.5))

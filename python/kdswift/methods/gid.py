@@ -201,8 +201,8 @@ class Responses(Comparison):
         )
 
     def _mask(self, level: LevelOutputs, instances: list[np.ndarray]) -> np.ndarray:
-        """Anchors with an IoU of at least 0.5 to an instance; where a place has but one anchor, those
-        whose centres lie in an instance."""
+        """Anchors with an IoU of at least 0.5 to an instance; where a place has but one anchor,
+        those whose centres lie in an instance."""
         found = []
         for anchors, boxes in zip(np.split(level.anchors, len(instances)), instances):
             if not len(boxes):
