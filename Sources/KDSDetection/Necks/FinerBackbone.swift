@@ -5,7 +5,7 @@ import KDSTensor
 /// stride 2, ReLU, a 3×3 convolution, ReLU.
 ///
 /// Li, Jin, Yan 2017 (figure 2): a student that sees images of half the size has maps of its teacher's
-/// size. The map is called "neck.up".
+/// size, ⌈pixels / stride⌉ cells. The map is called "neck.up".
 public final class FinerBackbone: Module, FeatureSource {
   public let body: Backbone
   private let output: FeatureDescription
@@ -45,7 +45,12 @@ public final class FinerBackbone: Module, FeatureSource {
     guard let up = childModule("up"), let last = taps.last else {
       throw KDSError.runtime("neck: the backbone gave no map")
     }
-    let fine = try up.layer("deconv")(last.tensor).relu()
+    // The last cells of a map whose input ends within them lie beyond it.
+    func cells(_ pixels: Int) -> Int { (pixels + output.stride - 1) / output.stride }
+    let doubled = try up.layer("deconv")(last.tensor)
+    let size = Size2(
+      min(doubled.shape[2], cells(images.shape[2])), min(doubled.shape[3], cells(images.shape[3])))
+    let fine = try doubled.cropped(size).relu()
     let level = Feature(
       name: output.name, tensor: try up.layer("conv")(fine).relu(), stride: output.stride)
     return try FeatureMaps(taps: taps + [level], levels: [level]).quantized(body.quantizers)
