@@ -22,7 +22,7 @@ def dense(kind: str = "GFL", seed: int = 0, width: float = 0.25, channels: int =
         *(kd.backbones.resnet_small(width=width, output_stride=16), len(CLASSES)),
         neck=kd.FPN(**neck),
         image_size=(SIZE, SIZE),
-        anchors=kd.Anchors(sizes=(16, 28), ratios=(1,)) if kind == "RetinaNet" else None,
+        anchors=kd.Anchors(sizes=(16, 28), ratios=(1,)),
         class_names=CLASSES,
         head={"convs": 2},
         seed=seed,
@@ -58,9 +58,23 @@ METHODS = tuple(names())
 # Those that may join maps of unlike channels.
 ADAPTING = tuple(n for n in METHODS if n not in ("pkd", "attention_transfer", "ld", "soft_labels"))
 
-OPTIONS = {"epochs": 1, "batch_size": 2, "progress": False, "workers": 0, "seed": 1, "log_every": 1}
+OPTIONS = {
+    "epochs": 1,
+    "batch_size": 2,
+    "progress": False,
+    "workers": 0,
+    "seed": 1,
+    "log_every": 1,
+    "clip_norm": 5.0,
+}
+
+
+def method_of(name: str) -> Method:
+    """The method without its windows: they begin after the few steps of a test."""
+    return kd.methods.by_name(name).always()
 
 
 def distil(method: Method | str, student: Any, teacher: Any, n: int = 4, **options: Any) -> Any:
     """A short run."""
+    method = method_of(method) if isinstance(method, str) else method
     return kd.distill(student, teacher, scenes(n), method=method, **{**OPTIONS, **options})

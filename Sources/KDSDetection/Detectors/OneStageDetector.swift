@@ -11,6 +11,10 @@ public struct OneStagePass: TrainingPass {
   public let headTaps: [NamedTensor]
   /// Empty outside training.
   public var losses: [NamedTensor] = []
+  /// (N·M) what the assigner made of every anchor: its class, -1 background, -2 does not count; nil
+  /// outside training.
+  public var labels: Tensor?
+  public var regionTaps: [NamedTensor] { labels.map { [("head.labels", $0)] } ?? [] }
 }
 
 /// A detector that says something about every place of a pyramid, and is done: RetinaNet, FCOS, ATSS, GFL.
@@ -111,7 +115,9 @@ public class OneStageDetector: Module, Detector {
   public func training(_ batch: PreparedBatch) throws -> OneStagePass {
     try common.checkLabels(batch)
     var pass = try dense(batch)
-    pass.losses = try head.losses(pass.outputs, grid(pass), batch)
+    let targets = try head.targets(grid(pass), batch)
+    pass.labels = targets.labels
+    pass.losses = try head.losses(pass.outputs, targets)
     return pass
   }
 

@@ -43,6 +43,10 @@ public final class CenternessHead: DenseHead {
       initializer)
   }
 
+  override func targets(_ grid: DenseGrid, _ batch: PreparedBatch) throws -> DenseTargets {
+    try rules.assigner.assign(grid, batch: batch)
+  }
+
   /// With P positives in the batch and their centerness c:
   ///
   ///     classification  = Σ focal / max(1, P)
@@ -50,9 +54,8 @@ public final class CenternessHead: DenseHead {
   ///                       w Σ c (1 - GIoU) / max(1, Σ c)       ATSS
   ///     bbox_ctrness    = w' Σ BCE(logit, c) / max(1, P)
   override func losses(
-    _ maps: [DenseMaps], _ grid: DenseGrid, _ batch: PreparedBatch
+    _ maps: [DenseMaps], _ targets: DenseTargets
   ) throws -> [NamedTensor] {
-    let targets = try rules.assigner.assign(grid, batch: batch)
     let logits = try flattenMaps(maps.map(\.logits), columns: classes)
     let focal = try logits.sigmoidFocal(
       labels: targets.labels, factors: [targets.factor], alpha: rules.alpha, gamma: rules.gamma)

@@ -94,10 +94,13 @@ public class DenseHead: Module {
     }
   }
 
+  /// Which anchors are positive.
+  func targets(_ grid: DenseGrid, _ batch: PreparedBatch) throws -> DenseTargets {
+    throw KDSError.runtime("\(type(of: self)) has no targets")
+  }
+
   /// The losses of a batch, weighted, by name: scalars on the tape.
-  func losses(
-    _ maps: [DenseMaps], _ grid: DenseGrid, _ batch: PreparedBatch
-  ) throws -> [NamedTensor] {
+  func losses(_ maps: [DenseMaps], _ targets: DenseTargets) throws -> [NamedTensor] {
     throw KDSError.runtime("\(type(of: self)) has no losses")
   }
 

@@ -22,6 +22,11 @@ public final class GFLHead: DenseHead {
       scoring: .probability, scaled: true, initializer)
   }
 
+  override func targets(_ grid: DenseGrid, _ batch: PreparedBatch) throws -> DenseTargets {
+    try ATSSAssigner(candidates: configuration.assigner_candidates).assign(
+      grid, batch: batch)
+  }
+
   /// With P positives in the batch, q the IoU of their predicted boxes and w their largest class
   /// probability, both constants:
   ///
@@ -29,10 +34,8 @@ public final class GFLHead: DenseHead {
   ///     bbox_regression   = box_weight Σ w (1 - GIoU) / max(1, Σ w)
   ///     bbox_distribution = distribution_weight Σ w mean_4 DFL / max(1, Σ w)     eq. 6
   override func losses(
-    _ maps: [DenseMaps], _ grid: DenseGrid, _ batch: PreparedBatch
+    _ maps: [DenseMaps], _ targets: DenseTargets
   ) throws -> [NamedTensor] {
-    let targets = try ATSSAssigner(candidates: configuration.assigner_candidates)
-      .assign(grid, batch: batch)
     let logits = try flattenMaps(maps.map(\.logits), columns: classes)
     let codes = try flattenMaps(maps.map(\.boxes), columns: coding.columns)
       .gatherRows(targets.positives)

@@ -15,12 +15,15 @@ public final class RetinaHead: DenseHead {
       initializer)
   }
 
+  override func targets(_ grid: DenseGrid, _ batch: PreparedBatch) throws -> DenseTargets {
+    try IoUAssigner(configuration).assign(grid, batch: batch)
+  }
+
   /// "classification" and "bbox_regression": sums over anchors, divided by the image's positives, mean
   /// over images.
   override func losses(
-    _ maps: [DenseMaps], _ grid: DenseGrid, _ batch: PreparedBatch
+    _ maps: [DenseMaps], _ targets: DenseTargets
   ) throws -> [NamedTensor] {
-    let targets = try IoUAssigner(configuration).assign(grid, batch: batch)
     let logits = try flattenMaps(maps.map(\.logits), columns: classes)
     let deltas = try flattenMaps(maps.map(\.boxes), columns: 4).gatherRows(targets.positives)
     return [
