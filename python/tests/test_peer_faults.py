@@ -20,6 +20,9 @@ from kdswift.methods import names
 
 # Where the student may be at least as good as the teacher from the start.
 MAY_BE_ZERO = ("regression",)
+# FGD's context blocks begin with a last layer of zeros: the others get gradients from the second
+# step on, too small for float32 with the published weight.
+STRONG = {"fgd": "fgd:relation=1"}
 # Regions and objects go to the level of their size.
 BY_SIZE = ("fgfi", "mimic2017", "quantization_mimic", "gid")
 
@@ -43,7 +46,8 @@ def test_what_a_method_learns_is_in_the_optimizer_and_moves(name):
     student, teacher = pair(name, (16, 24) if name in ADAPTING else (16, 16))
     notes = Extras()
     optimizer = kd.SGD(lr=0.01, weight_decay=0.0)  # decay would move what nothing else does
-    distil(name, student, teacher, n=4, callbacks=[notes], optimizer=optimizer)
+    method = method_of(STRONG.get(name, name))
+    distil(method, student, teacher, n=6, callbacks=[notes], optimizer=optimizer)
     before, after = notes.seen[0], notes.seen[-1]
     if name in ADAPTING and name != "chen2017":
         assert before, "unlike channels, and no adapter"
