@@ -175,3 +175,14 @@ def _teachers(teacher: Any, student: Any, where: str) -> tuple[Detector | Teache
 def _detector(value: Any, name: str) -> None:
     if not isinstance(value, Detector):
         raise ArgumentError(f"{name} must be a kdswift detector, got {type(value).__name__}")
+
+
+def _losses_with_parameters() -> None:
+    """`kd.distill.FGD` and its like: losses that learn, as objects."""
+    from .losses.fgd import FGD
+    from .losses.mgd import MGD
+
+    distill.FGD, distill.MGD = FGD, MGD  # type: ignore[attr-defined]
+
+
+_losses_with_parameters()
