@@ -126,6 +126,26 @@ private func overlap(_ a: [Float], _ b: [Float]) -> Double {
     }
   }
 
+  @Test func highestScore() throws {
+    for shape in [[2, 19, 3, 5], [1, 16, 2, 2], [2, 3, 40, 30], [1, 1, 1, 1]] {
+      try check(
+        OpCase(
+          "highest_score", [shape], large: [[4, 33, 40, 31]],
+          reference: { inputs in
+            let area = shape[2] * shape[3]
+            return (0..<(shape[0] * area)).map { place in
+              let first = place / area * shape[1] * area + place % area
+              let best = (0..<shape[1]).map { inputs[0][first + $0 * area] }.max()!
+              return Float(1 / (1 + Glibc.exp(-Double(best))))
+            }
+          }, gradients: []
+        ) { try $0[0].highestScore() })
+    }
+    // Padding channels of a block are no channels.
+    let low = try Tensor(filled: -3, shape: [1, 3, 2, 2]).inLayout(.blocked(16))
+    #expect(try low.highestScore().values().allSatisfy { abs($0 - 0.0474259) < 1e-6 })
+  }
+
   @Test func emptyAndWrongInputs() throws {
     let map = try Tensor.zeros([2, 3, 4, 5])
     let none = try map.regionWeights(Tensor.zeros([0, 5]), spatialScale: 1)
@@ -143,6 +163,7 @@ private func overlap(_ a: [Float], _ b: [Float]) -> Double {
       { try map.regionWeights(tensor([0, .nan, 0, 1, 1], [1, 5]), spatialScale: 1) },
       { try map.regionWeights(Tensor.zeros([0, 5]), spatialScale: 0) },
       { try map.standardizedLike(empty) }, { try map.standardizedLike(map, eps: 0) },
+      { try boxes.highestScore() }, { try Tensor.zeros([1, 0, 2, 2]).highestScore() },
       { try map.pairwiseDistances() }, { try map.logIoU(map) },
       { try boxes.logIoU(Tensor.zeros([1, 4])) },
     ]

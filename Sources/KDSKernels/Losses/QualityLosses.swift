@@ -57,12 +57,12 @@ extension Kernels {
       logits: logits, targets: targets, count: n, inverse: inverse, weights: weights,
       scale: scale * inverse, gradient: gradient)
     switch (kind, beta) {
-    case (.probabilities, 1): return call.total({ ($0, 1) }, targetOf)
-    case (.probabilities, 2): return call.total({ ($0 * $0, 2 * $0) }, targetOf)
-    case (.probabilities, _): return call.total({ modulation($0, beta) }, targetOf)
-    case (.logits, 0): return call.total({ _ in (1, 0) }, sigmoidOf)
-    case (.logits, 1): return call.total({ ($0, 1) }, sigmoidOf)
-    case (.logits, _): return call.total({ modulation($0, beta) }, sigmoidOf)
+    case (.probabilities, 1): return qualityTotal(call, beta, Linear.self, Given.self)
+    case (.probabilities, 2): return qualityTotal(call, beta, Square.self, Given.self)
+    case (.probabilities, _): return qualityTotal(call, beta, Power.self, Given.self)
+    case (.logits, 0): return qualityTotal(call, beta, Constant.self, Sigmoid.self)
+    case (.logits, 1): return qualityTotal(call, beta, Linear.self, Sigmoid.self)
+    case (.logits, _): return qualityTotal(call, beta, Power.self, Sigmoid.self)
     }
   }
 
@@ -90,21 +90,13 @@ extension Kernels {
             continue
           }
           if beta == 2 {
-            for i in 0..<columns {
-              let term = qualityTerm(z[i], 0, 1) { ($0 * $0, 2 * $0) }
-              values[i] = term.value
-              out[i] = scale * term.derivative
-            }
+            qualityBackground(z, columns, beta, Square.self, values, out, scale)
           } else {
-            for i in 0..<columns {
-              let term = qualityTerm(z[i], 0, 1) { modulation($0, beta) }
-              values[i] = term.value
-              out[i] = scale * term.derivative
-            }
+            qualityBackground(z, columns, beta, Power.self, values, out, scale)
           }
           if label >= 0 {
             let quality = qualities[row]
-            let term = qualityTerm(z[Int(label)], quality, 1 - quality) { modulation($0, beta) }
+            let term = qualityTerm(z[Int(label)], quality, 1 - quality, beta, Power.self)
             values[Int(label)] = term.value
             out[Int(label)] = scale * term.derivative
           }
@@ -169,63 +161,107 @@ private struct QualityCall {
   let weights: SharedWeights?
   let scale: Float
   let gradient: UnsafeMutablePointer<Float>?
+}
 
-  /// The sum; `modulate` gives a^beta and its derivative, `target` t and 1 - t.
+// The kinds of terms are types and not closures: closures kept in between stay calls, and a loop with
+// a call does not vectorise.
+
+/// a^beta and its derivative for a >= 0.
+private protocol Modulation {
+  static func at(_ a: Float, _ beta: Float) -> (value: Float, derivative: Float)
+}
+
+private enum Constant: Modulation {
   @inline(__always)
-  func total(
-    _ modulate: (Float) -> (value: Float, derivative: Float),
-    _ target: (Float) -> (t: Float, complement: Float)
-  ) -> Double {
-    let (x, y, inverse, scale, weights) = (logits, targets, inverse, scale, weights)
-    guard let weights else {
-      return reduceChunks(count: count) {
-        elementwiseLoss($0, scale, gradient) { i in
-          let (t, complement) = target(y[i] * inverse)
-          return qualityTerm(x[i] * inverse, t, complement, modulate)
-        }
+  static func at(_ a: Float, _ beta: Float) -> (value: Float, derivative: Float) { (1, 0) }
+}
+
+private enum Linear: Modulation {
+  @inline(__always)
+  static func at(_ a: Float, _ beta: Float) -> (value: Float, derivative: Float) { (a, 1) }
+}
+
+private enum Square: Modulation {
+  @inline(__always)
+  static func at(_ a: Float, _ beta: Float) -> (value: Float, derivative: Float) { (a * a, 2 * a) }
+}
+
+/// Any beta; the derivative at 0 is 0.
+private enum Power: Modulation {
+  @inline(__always)
+  static func at(_ a: Float, _ beta: Float) -> (value: Float, derivative: Float) {
+    let base = a > 1e-37 ? a : 1e-37
+    let power = fastExp(beta * fastLog(base))
+    let value = beta == 0 ? 1 : (a > 0 ? power : 0)
+    return (value, a > 0 ? beta * power / base : 0)
+  }
+}
+
+/// Where the target t comes from, with 1 - t.
+private protocol SoftTarget {
+  static func of(_ y: Float, _ inverse: Float) -> (t: Float, complement: Float)
+}
+
+private enum Given: SoftTarget {
+  @inline(__always)
+  static func of(_ t: Float, _ inverse: Float) -> (t: Float, complement: Float) { (t, 1 - t) }
+}
+
+/// sigma(y / T) and 1 - sigma(y / T), each to full relative precision.
+private enum Sigmoid: SoftTarget {
+  @inline(__always)
+  static func of(_ y: Float, _ inverse: Float) -> (t: Float, complement: Float) {
+    let x = y * inverse
+    let e = fastExp(-abs(x))
+    let share = 1 / (1 + e)
+    return (x >= 0 ? share : e * share, x >= 0 ? e * share : share)
+  }
+}
+
+/// The sum over all elements, with the gradient.
+private func qualityTotal<M: Modulation, S: SoftTarget>(
+  _ call: QualityCall, _ beta: Float, _: M.Type, _: S.Type
+) -> Double {
+  let (x, y, inverse, scale) = (call.logits, call.targets, call.inverse, call.scale)
+  let gradient = call.gradient
+  // One loop for both: without weights the factors are 1. A loop of its own without factors was not
+  // vectorised for the sigmoid of two logits.
+  return reduceChunks(count: call.count) { range in
+    withUnsafeTemporaryAllocation(of: Float.self, capacity: range.count) { buffer in
+      if let weights = call.weights {
+        weights.fill(buffer.baseAddress!, from: range.lowerBound, count: range.count)
+      } else {
+        buffer.baseAddress!.update(repeating: 1, count: range.count)
       }
-    }
-    return reduceChunks(count: count) { range in
-      withUnsafeTemporaryAllocation(of: Float.self, capacity: range.count) { buffer in
-        let factors = buffer.baseAddress!
-        weights.fill(factors, from: range.lowerBound, count: range.count)
-        let first = range.lowerBound
-        return elementwiseLoss(range, scale, gradient) { i in
-          let (t, complement) = target(y[i] * inverse)
-          let term = qualityTerm(x[i] * inverse, t, complement, modulate)
-          let weight = factors[i &- first]
-          return (weight * term.value, weight * term.derivative)
-        }
+      let factors = UnsafePointer(buffer.baseAddress!)
+      let first = range.lowerBound
+      return elementwiseLoss(range, scale, gradient) { i in
+        let (t, complement) = S.of(y[i], inverse)
+        let term = qualityTerm(x[i] * inverse, t, complement, beta, M.self)
+        let weight = factors[i &- first]
+        return (weight * term.value, weight * term.derivative)
       }
     }
   }
 }
 
+/// Values and gradient of one row in which every column is a negative.
 @inline(__always)
-private func targetOf(_ t: Float) -> (t: Float, complement: Float) { (t, 1 - t) }
-
-/// sigma(y) and 1 - sigma(y), each to full relative precision.
-@inline(__always)
-private func sigmoidOf(_ y: Float) -> (t: Float, complement: Float) {
-  let e = fastExp(-abs(y))
-  let share = 1 / (1 + e)
-  return (y >= 0 ? share : e * share, y >= 0 ? e * share : share)
-}
-
-/// a^beta and its derivative for a >= 0; the derivative at 0 is 0.
-@inline(__always)
-private func modulation(_ a: Float, _ beta: Float) -> (value: Float, derivative: Float) {
-  if beta == 0 { return (1, 0) }
-  let base = a > 1e-37 ? a : 1e-37
-  let power = fastExp(beta * fastLog(base))
-  return (a > 0 ? power : 0, a > 0 ? beta * power / base : 0)
+private func qualityBackground<M: Modulation>(
+  _ z: UnsafePointer<Float>, _ columns: Int, _ beta: Float, _: M.Type,
+  _ values: UnsafeMutablePointer<Float>, _ gradient: UnsafeMutablePointer<Float>, _ scale: Float
+) {
+  for i in 0..<columns {
+    let term = qualityTerm(z[i], 0, 1, beta, M.self)
+    values[i] = term.value
+    gradient[i] = scale * term.derivative
+  }
 }
 
 /// |s - t|^beta BCE(x, t) of one element and its derivative by x, with s = sigma(x).
 @inline(__always)
-private func qualityTerm(
-  _ x: Float, _ t: Float, _ complement: Float,
-  _ modulate: (Float) -> (value: Float, derivative: Float)
+private func qualityTerm<M: Modulation>(
+  _ x: Float, _ t: Float, _ complement: Float, _ beta: Float, _: M.Type
 ) -> (value: Float, derivative: Float) {
   let e = fastExp(-abs(x))
   let share = 1 / (1 + e)
@@ -235,7 +271,7 @@ private func qualityTerm(
   // Of s - t = (1 - t) - (1 - s) the smaller pair is taken: nothing cancels at large logits.
   let d = positive ? complement - rest : s - t
   let entropy = (positive ? x * complement : -x * t) + fastLog1p(e)
-  let (power, slope) = modulate(abs(d))
+  let (power, slope) = M.at(abs(d), beta)
   let sign: Float = d > 0 ? 1 : (d < 0 ? -1 : 0)
   return (power * entropy, slope * sign * s * rest * entropy + power * d)
 }

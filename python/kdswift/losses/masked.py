@@ -275,7 +275,7 @@ def feature_richness(teacher_logits: Any) -> Tensor:
     logits = _floats(as_tensor(teacher_logits, f"{name}: teacher_logits")).detach()
     if logits.ndim != 4 or not logits.shape[1]:
         raise ShapeError(f"{name}: teacher_logits {logits.shape} must be (N, A K, H, W)")
-    return logits.max(axis=1, keepdims=True).sigmoid()
+    return apply("highest_score", [logits])
 
 
 def _richness(name: str, teacher_logits: Any, like: Tensor) -> tuple[Tensor, float]:

@@ -33,3 +33,17 @@ extension Tensor {
     return result
   }
 }
+
+extension Tensor {
+  /// The sigmoid of the highest channel of every place, FRS's feature richness (Du et al. 2021):
+  /// (N, C, H, W) logits, any layout, give (N, 1, H, W), off the tape.
+  public func highestScore() throws -> Tensor {
+    if layout == .half { return try widened().highestScore() }
+    guard rank == 4, dtype == .float32, shape[1] > 0 else {
+      throw KDSError.shape("highest_score: logits \(shape) must be (N, C, H, W) with channels")
+    }
+    let result = try Tensor(uninitialized: [shape[0], 1, shape[2], shape[3]])
+    Kernels.highestScore(floats, map: MapGeometry(self), result.floats)
+    return result
+  }
+}
