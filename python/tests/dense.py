@@ -94,3 +94,10 @@ def gradients_pass_the_head(model: kd.Detector) -> None:
     assert all(p.grad is None for p in model.parameters())
     # Afterwards the weights learn as before.
     assert all(p.requires_grad for p in model.parameters())
+
+
+def finds_no_background(model: kd.Detector) -> None:
+    """A fresh head finds all sorts of things, and evaluation takes them."""
+    found = model.predict(scenes(2)[1][0], 0.0)[0]
+    assert len(found.labels) and found.labels.min() >= 1
+    assert kd.evaluate(model, scenes(2), progress=False, workers=0).AP >= 0

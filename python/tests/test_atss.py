@@ -75,3 +75,7 @@ def test_defaults_are_the_published_ones():
 def test_wrong_options_are_named(options, words):
     with pytest.raises(kd.KDSError, match=words):
         dense.small(kd.ATSS, **options)
+
+
+def test_the_background_is_never_found():
+    dense.finds_no_background(model(1))

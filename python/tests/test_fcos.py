@@ -129,3 +129,7 @@ def test_crosskd_reaches_the_students_first_convolutions_alone():
     )
     assert all(value == 0 for name, value in norms.items() if "classification_head" in name)
     assert all(p.grad is None for p in teacher.parameters())
+
+
+def test_the_background_is_never_found():
+    dense.finds_no_background(model(1))

@@ -99,3 +99,7 @@ def test_a_term_between_distributions():
 def test_wrong_options_are_named(options, words):
     with pytest.raises(kd.KDSError, match=words):
         dense.small(kd.GFL, **options)
+
+
+def test_the_background_is_never_found():
+    dense.finds_no_background(model(1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from dense import finds_no_background
 from tiny import QUIET, same, scenes
 
 import kdswift as kd
@@ -82,3 +83,7 @@ def test_methods_of_two_stages_are_refused():
 def test_wrong_options_are_named(options, words):
     with pytest.raises(kd.KDSError, match=words):
         model(**options)
+
+
+def test_the_background_is_never_found():
+    finds_no_background(model(1))

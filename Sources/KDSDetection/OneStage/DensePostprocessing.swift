@@ -8,7 +8,8 @@ import KDSTensor
 /// From dense outputs to detections: threshold, best of each level, decode, clip, suppression per class,
 /// best of all, as in torchvision's RetinaNet and FCOS.
 ///
-/// The threshold and the choice of the best act on the score that a detection ends up with.
+/// The threshold and the choice of the best act on the score that a detection ends up with. The
+/// background's column, which learns nothing but 0, is never a detection; torchvision does not leave it out.
 struct DensePostprocessing {
   let scoreThreshold, nmsThreshold: Float
   let candidates, limit: Int
@@ -80,7 +81,8 @@ struct DensePostprocessing {
     for cell in 0..<level.anchors.count / 4 {
       let share = level.centerness.map { probability($0[cell]) } ?? 1
       if level.centerness != nil { bar = self.bar(share) }
-      for index in cell * classes..<(cell + 1) * classes where logits[index] > bar {
+      // Column 0 is the background's.
+      for index in cell * classes + 1..<(cell + 1) * classes where logits[index] > bar {
         places.append(index)
         values.append(level.centerness == nil ? logits[index] : score(logits[index], share))
       }

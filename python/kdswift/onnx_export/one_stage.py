@@ -68,21 +68,23 @@ def _of_level(
     """Boxes, scores and labels of the best candidates of one level."""
     suffix = "" if count == 1 else "." + level.name.split(".")[-1]
     classes = configuration["num_classes"]
+    objects = classes - 1  # column 0 is the background's
     head = _Head(graph, configuration["detector"], Norm(configuration["head"]["norm"]), suffix)
     logits = head.logits(level.map)
     numbers, centerness = head.boxes(level.map, index)
     grid = anchors.of(index, logits)
-    limit = min(configuration["head"]["top_candidates"], len(grid) * classes)
-    scores = rows_of(graph, logits, classes)
+    limit = min(configuration["head"]["top_candidates"], len(grid) * objects)
+    columns = np.arange(1, classes, dtype=np.int64)
+    scores = graph.node("Gather", rows_of(graph, logits, classes), columns, axis=1)
     if centerness is not None:
         scores = head.scores(scores, rows_of(graph, centerness, 1))
     values, places = best(graph, graph.node("Reshape", scores, [-1]), limit)
-    cells = graph.node("Div", places, classes)
+    cells = graph.node("Div", places, objects)
     boxes = head.decoded(numbers, grid, cells, level.stride)
     return (
         clip(graph, boxes, prediction.image),
         graph.node("Sigmoid", values) if centerness is None else values,
-        graph.node("Mod", places, classes),
+        graph.node("Add", graph.node("Mod", places, objects), 1),
     )
 
 
