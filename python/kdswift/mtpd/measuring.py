@@ -114,13 +114,18 @@ class Job:
                 images_here = block.count * block.share
                 sources: dict[Any, Sums] = {}
                 targets: dict[Any, Sums] = {}
+                crosses: dict[Any, np.ndarray] = {}
                 for number in numbers:
                     e = self.zoo.entries[number]
                     a, b = (e.source, e.source_tap), (e.target, e.target_tap)
                     x, y = block.columns[a], block.columns[b]
                     sources[a] = sources.get(a) or Sums.of_source(x)
                     targets[b] = targets.get(b) or Sums.of_target(y)
-                    moments[number].add(*(sources[a], targets[b], x @ y.T, images_here), x.shape[1])
+                    # The way back, where sizes are equal, has the transposed moment.
+                    crosses[a, b] = crosses[b, a].T if (b, a) in crosses else x @ y.T
+                    moments[number].add(
+                        *(sources[a], targets[b], crosses[a, b], images_here), x.shape[1]
+                    )
 
     def _costs(self, maps: Sequence[AffineMap], indices: Sequence[int]) -> Measured:
         """What the maps cost on these images."""

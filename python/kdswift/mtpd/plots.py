@@ -20,8 +20,8 @@ def heat_map(costs: Any, path: str | os.PathLike | None = None) -> Any:
     values, errors, count = costs.total, costs.standard_errors, len(costs.names)
     figure = Figure(figsize=(2.6 + 1.05 * count, 1.9 + 0.75 * count), layout="constrained")
     axes = figure.subplots()
-    shown = np.where(np.eye(count, dtype=bool), np.nan, values)
-    top = float(np.nanmax(shown)) or 1.0
+    shown = np.where(np.eye(count, dtype=bool) | ~np.isfinite(values), np.nan, values)
+    top = float(np.nanmax(shown, initial=0.0)) or 1.0
     image = axes.imshow(shown, cmap="YlGnBu", vmin=0.0, vmax=top, aspect="auto")
     for i in range(count):
         for j in range(count):

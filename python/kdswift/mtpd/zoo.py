@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import _engine
 from .._autograd import no_grad
 from ..comparisons.adapter import resized
 from ..comparisons.site import Site
@@ -16,6 +17,7 @@ from ..data.loader import Loader
 from ..detector import Detector
 from ..errors import ArgumentError, KDSError, ShapeError
 from ..teacher import as_teacher, check_finite
+from ..teachers.detectors import features
 from ..tensors import tensor
 
 Maps = Sequence[Mapping[str, np.ndarray]]  # of every model: tap -> (N, C, H, W)
@@ -55,7 +57,8 @@ class Zoo:
 
     def __init__(self, models: Mapping[str, Any], levels: Any, image: np.ndarray) -> None:
         self.names, self.models = list(models), list(models.values())
-        self._teachers = [as_teacher(model, "adaptation_costs") for model in self.models]
+        for model in self.models:
+            as_teacher(model, "adaptation_costs")
         self.forward_passes = 0
         tables = [tap_table(model, image) for model in self.models]
         chosen = _chosen(levels, self.names)
@@ -101,9 +104,9 @@ class Zoo:
         """The maps of a batch of images of one size; every model runs once. Only maps are asked
         for, never the outputs of heads."""
         result = []
-        for name, teacher, wanted in zip(self.names, self._teachers, self.wanted):
+        for name, model, wanted in zip(self.names, self.models, self.wanted):
             self.forward_passes += len(images)
-            found = teacher.outputs(images, wanted)
+            found = _outputs(model, images, wanted)
             for tap in wanted:
                 if found[tap].ndim != 4:
                     raise ShapeError(f"{name}: tap {tap!r} is {found[tap].shape}, no map")
@@ -129,6 +132,20 @@ class Zoo:
             arrays = {(i, tap): at_size(maps[i][tap], size) for i, tap in ends}
             for block in _blocks(arrays, size[0] * size[1]):
                 yield numbers, block
+
+
+def _outputs(
+    model: Any, images: Sequence[np.ndarray], names: Sequence[str]
+) -> Mapping[str, np.ndarray]:
+    """Taps of a batch; of a detector without a copy of those that are not wanted."""
+    if not isinstance(model, Detector):
+        return as_teacher(model, "adaptation_costs").outputs(images, names)
+    batch = _engine.Batch(list(images))
+    try:
+        taps = features(model, batch)
+        return {name: taps[name].numpy(copy=False) for name in names}
+    finally:
+        batch.close()
 
 
 def tap_table(model: Any, image: np.ndarray) -> list[Any]:
