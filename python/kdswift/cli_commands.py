@@ -48,7 +48,7 @@ def distill(options: argparse.Namespace) -> None:
 
     student, teacher, data = _pair(options)
     if options.progressive or options.plan:
-        history = cli_mtpd.progressive(options, student, data, _run_options(options))
+        history = cli_mtpd.progressive(options, student, teacher, data, _run_options(options))
         _conclude(history, options)
         return
     history = run(

@@ -64,7 +64,9 @@ def plan(options: argparse.Namespace) -> None:
     from .cli_data import open_data
     from .modelfile import load
 
-    student, teachers = load(options.student), named_teachers(options.teacher)
+    names = names_of(options.teacher)
+    student = load(options.student)
+    teachers = {name: load(split_name(text)[1]) for name, text in zip(names, options.teacher)}
     masks = any(model.has_masks for model in (student, *teachers.values()))
     result = mtpd.plan(
         *(student, teachers),
@@ -90,13 +92,17 @@ def plan(options: argparse.Namespace) -> None:
 
 
 def progressive(
-    options: argparse.Namespace, student: Any, data: Any, run_options: dict[str, Any]
+    options: argparse.Namespace, student: Any, models: Any, data: Any, run_options: dict[str, Any]
 ) -> Any:
-    """Distil from the teachers in order; the history."""
+    """Distil from the teachers in order; the history.
+
+    models : one teacher or a list, as given by --teacher
+    """
     from . import mtpd
     from .methods import FeatureMatching
 
-    teachers: Any = named_teachers(options.teacher)
+    models = models if isinstance(models, list) else [models]
+    teachers: Any = dict(zip(names_of(options.teacher), models))
     if options.plan:
         teachers = mtpd.Plan.load(options.plan, teachers)
     epochs = run_options.pop("epochs")
@@ -110,20 +116,18 @@ def progressive(
     )
 
 
-def named_teachers(texts: list[str]) -> dict[str, Any]:
-    """Models by name from ``NAME=FILE`` or ``FILE``.
+def names_of(texts: list[str]) -> list[str]:
+    """The names of teachers from ``NAME=FILE`` or ``FILE``, all unlike.
 
     A run's ``last.safetensors`` and ``best.safetensors`` are called after their folder.
     """
-    from .modelfile import load
-
-    result: dict[str, Any] = {}
+    names: list[str] = []
     for text in texts:
         name, path = split_name(text)
-        if name in result:
+        if name in names:
             raise ArgumentError(f"--teacher: {name!r} is there twice; write NAME={path}")
-        result[name] = load(path)
-    return result
+        names.append(name)
+    return names
 
 
 def split_name(text: str) -> tuple[str, str]:

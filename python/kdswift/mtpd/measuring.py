@@ -15,6 +15,7 @@ from .moments import AffineMap, Moments, Sums
 from .zoo import Zoo, batches
 
 SETTLED = 2.58  # standard errors of a difference: 99 %
+_LEAST_IMAGES = 16  # fewer tell too little about their own spread
 _FIRST_ROUND = 32  # images
 
 # (target, smaller, larger) by names: the comparisons that an order rests on.
@@ -203,6 +204,8 @@ class Job:
         self, measured: Measured, matrix: CostMatrix, decisions: Sequence[tuple[str, str, str]]
     ) -> bool:
         """Whether every difference that decides is larger than chance."""
+        if min(one.count for one in measured.statistics.values()) < _LEAST_IMAGES:
+            return False
         for target, smaller, larger in decisions:
             t, a, b = (matrix.index(name) for name in (target, smaller, larger))
             weights = self._weights(measured, b, t, self.normalize)
