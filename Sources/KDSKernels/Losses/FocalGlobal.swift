@@ -1,30 +1,45 @@
-/// What multiplies and shifts the terms of `Kernels.focalGlobal`.
+/// What multiplies and shifts the terms of `Kernels.focalGlobal`; P = (images, area), C = (images,
+/// channels), V = (channels).
 public struct FocalWeights {
-  /// (images, area): weight of the squared difference.
-  let pixels: UnsafePointer<Float>
-  /// (images, channels): likewise.
-  let channels: UnsafePointer<Float>
-  /// (images, channels): added to the difference in the relation term.
-  let shift: UnsafePointer<Float>
-  let relation: Float
-  /// (images, area) and (images, channels): gradient by |s| of the attention term.
-  let pixelSlopes, channelSlopes: UnsafePointer<Float>
+  /// P, C: weights of the squared difference.
+  public var pixels, channels: UnsafePointer<Float>
+  /// C: added to the difference in the relation term, which has the weight `relation`.
+  public var shift: UnsafePointer<Float>
+  public var relation: Float
 
   public init(
     pixels: UnsafePointer<Float>, channels: UnsafePointer<Float>, shift: UnsafePointer<Float>,
-    relation: Float, pixelSlopes: UnsafePointer<Float>, channelSlopes: UnsafePointer<Float>
+    relation: Float
   ) {
     (self.pixels, self.channels, self.shift) = (pixels, channels, shift)
-    (self.relation, self.pixelSlopes, self.channelSlopes) = (relation, pixelSlopes, channelSlopes)
+    self.relation = relation
   }
 }
 
-/// Where the gradients of `Kernels.focalGlobal` go.
+/// What the gradient of `Kernels.focalGlobal` has besides, and where gradients go.
 public struct FocalGradients {
-  let map, shift: UnsafeMutablePointer<Float>
+  /// P, C: gradient by |s| of the attention term.
+  public var pixelSlopes, channelSlopes: UnsafePointer<Float>
+  /// P, C: attention of the student's context block, gradient by its context.
+  public var attention, context: UnsafePointer<Float>
+  /// P: gradients by the logits of both blocks' attention; V: the student's logit weights.
+  public var studentLogits, teacherLogits, logitWeights: UnsafePointer<Float>
+  /// The student's gradient.
+  public var map: UnsafeMutablePointer<Float>
+  /// C: sums over the pixels of logit gradients times the maps.
+  public var studentProducts, teacherProducts: UnsafeMutablePointer<Float>
 
-  public init(map: UnsafeMutablePointer<Float>, shift: UnsafeMutablePointer<Float>) {
-    (self.map, self.shift) = (map, shift)
+  public init(
+    slopes: (pixels: UnsafePointer<Float>, channels: UnsafePointer<Float>),
+    attention: UnsafePointer<Float>, context: UnsafePointer<Float>,
+    logits: (student: UnsafePointer<Float>, teacher: UnsafePointer<Float>),
+    logitWeights: UnsafePointer<Float>, map: UnsafeMutablePointer<Float>,
+    products: (student: UnsafeMutablePointer<Float>, teacher: UnsafeMutablePointer<Float>)
+  ) {
+    (pixelSlopes, channelSlopes) = (slopes.pixels, slopes.channels)
+    (self.attention, self.context, self.logitWeights) = (attention, context, logitWeights)
+    (studentLogits, teacherLogits) = (logits.student, logits.teacher)
+    (self.map, studentProducts, teacherProducts) = (map, products.student, products.teacher)
   }
 }
 
@@ -43,8 +58,9 @@ extension Kernels {
   ///
   ///     sum of pixels[n, p] · channels[n, c] · d² + relation · e²
   ///
-  /// Gradients: to s, 2 pixels channels d + 2 relation e + sign(s) (pixelSlopes + channelSlopes), where
-  /// the slopes bring in the attention term; to shift, sum over p of 2 relation e.
+  /// Gradient to s: 2 pixels channels d + 2 relation e + sign(s) (pixelSlopes + channelSlopes), where
+  /// the slopes bring in the attention term, + attention · context + studentLogits · logitWeights, what
+  /// the shift hands back through the student's context block.
   public static func focalGlobal(
     _ student: UnsafePointer<Float>, _ teacher: UnsafePointer<Float>, _ map: ChannelGeometry,
     _ weights: FocalWeights, _ gradients: FocalGradients? = nil
@@ -84,81 +100,44 @@ extension Kernels {
     _ s: UnsafePointer<Float>, _ t: UnsafePointer<Float>, _ map: ChannelGeometry, _ plane: Int,
     _ weights: FocalWeights, _ gradients: FocalGradients
   ) -> Double {
-    let (image, part) = (plane / map.blocks, plane % map.blocks)
-    let (size, block) = (map.planeSize, map.block)
-    let pixels = weights.pixels + image * map.area
-    let slopes = weights.pixelSlopes + image * map.area
-    let out = gradients.map + plane * size
+    let (size, block, first) = (map.planeSize, map.block, plane / map.blocks * map.area)
+    let (pixels, slopes) = (weights.pixels + first, gradients.pixelSlopes + first)
+    let (attention, logits) = (gradients.attention + first, gradients.studentLogits + first)
+    let (others, out) = (gradients.teacherLogits + first, gradients.map + plane * size)
     let channels = channelLanes(weights.channels, map, plane: plane)
     let shift = channelLanes(weights.shift, map, plane: plane)
-    let slope = channelLanes(weights.channelSlopes, map, plane: plane)
-    var shiftSums = SIMD16<Double>(repeating: 0)
-    var total = 0.0
-    var start = 0
+    let slope = channelLanes(gradients.channelSlopes, map, plane: plane)
+    let context = channelLanes(gradients.context, map, plane: plane)
+    let logitWeights = channelLanes(gradients.logitWeights, map, plane: plane, perImage: false)
+    var (ownProducts, otherProducts) = (
+      SIMD16<Double>(repeating: 0), SIMD16<Double>(repeating: 0)
+    )
+    var (total, start) = (0.0, 0)
     while start < size {
       let end = min(start + 4096, size)
-      var lanes = SIMD16<Float>(repeating: 0)
+      var (ownLanes, otherLanes) = (SIMD16<Float>(repeating: 0), SIMD16<Float>(repeating: 0))
       total += sumPlane(end - start) { offset, rest in
         let i = start &+ offset
-        let own = planeLanes(s, i, rest)
-        let d = own - planeLanes(t, i, rest)
+        let (own, other) = (planeLanes(s, i, rest), planeLanes(t, i, rest))
+        let d = own - other
         let e = rest == 0 ? d + shift : cleared(d + shift, from: rest)
         let weighted = d * (channels * pixelLanes(pixels, i, rest, block))
         let pull = e * weights.relation
-        lanes += pull
-        let attention = slope + pixelLanes(slopes, i, rest, block)
-        let signed = withSign(of: own, attention)
+        let logit = pixelLanes(logits, i, rest, block)
+        ownLanes += logit * own
+        otherLanes += pixelLanes(others, i, rest, block) * other
+        let signed = withSign(of: own, slope + pixelLanes(slopes, i, rest, block))
         let both = weighted + pull
-        storePlane(both + both + signed, out, i, rest)
+        let back = pixelLanes(attention, i, rest, block) * context + logit * logitWeights
+        storePlane(both + both + signed + back, out, i, rest)
         return weighted * d + pull * e
       }
-      shiftSums += SIMD16<Double>(lanes)
+      ownProducts += SIMD16<Double>(ownLanes)
+      otherProducts += SIMD16<Double>(otherLanes)
       start = end
     }
-    for channel in 0..<min(block, map.channels - part * block) {
-      var sum = 0.0
-      for lane in stride(from: channel, to: 16, by: block) { sum += shiftSums[lane] }
-      gradients.shift[image * map.channels + part * block + channel] = Float(2 * sum)
-    }
+    storeChannels(ownProducts, map, plane, gradients.studentProducts)
+    storeChannels(otherProducts, map, plane, gradients.teacherProducts)
     return total
-  }
-}
-
-extension Kernels {
-  /// FGD's attention of each row of (rows, columns): out = columns · softmax(x / temperature).
-  public static func focalAttention(
-    _ x: UnsafePointer<Float>, _ out: UnsafeMutablePointer<Float>, rows: Int, columns: Int,
-    temperature: Float
-  ) {
-    if columns <= 0 { return }
-    for row in 0..<rows {
-      let target = out + row * columns
-      let total = exponentials(x + row * columns, target, columns, scale: 1 / temperature).total
-      let factor = Float(columns) / total
-      for i in 0..<columns { target[i] *= factor }
-    }
-  }
-
-  /// sum |a - b| over rows of attention; `slopes` gets scale · gradient by the x of a's softmax:
-  /// a_i / temperature · (sign_i - sum_j sign_j a_j / columns), sign = sign(a - b).
-  public static func attentionDistance(
-    _ a: UnsafePointer<Float>, _ b: UnsafePointer<Float>, rows: Int, columns: Int,
-    temperature: Float, scale: Float, slopes: UnsafeMutablePointer<Float>
-  ) -> Double {
-    var value = 0.0
-    for row in 0..<rows {
-      let (own, other, out) = (a + row * columns, b + row * columns, slopes + row * columns)
-      var inner = 0.0
-      for i in 0..<columns {
-        let d = own[i] - other[i]
-        let sign: Float = d > 0 ? 1 : (d < 0 ? -1 : 0)
-        value += Double(abs(d))
-        inner += Double(sign * own[i])
-        out[i] = sign
-      }
-      let mean = Float(inner / Double(max(1, columns)))
-      for i in 0..<columns { out[i] = scale / temperature * own[i] * (out[i] - mean) }
-    }
-    return value
   }
 }

@@ -136,3 +136,17 @@ func cleared(_ lanes: SIMD16<Float>, from first: Int) -> SIMD16<Float> {
   for lane in first..<16 { result[lane] = 0 }
   return result
 }
+
+/// Writes sums by lane of plane `index` as out[n, c], lanes of one channel added up.
+@inline(__always)
+func storeChannels(
+  _ lanes: SIMD16<Double>, _ map: ChannelGeometry, _ index: Int,
+  _ out: UnsafeMutablePointer<Float>
+) {
+  let (image, first) = (index / map.blocks, index % map.blocks * map.block)
+  for channel in 0..<min(map.block, map.channels - first) {
+    var sum = 0.0
+    for lane in stride(from: channel, to: 16, by: map.block) { sum += lanes[lane] }
+    out[image * map.channels + first + channel] = Float(sum)
+  }
+}

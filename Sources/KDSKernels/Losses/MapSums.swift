@@ -1,23 +1,22 @@
 // Sums over the channels or over the pixels of a map, for attention maps.
 
 /// Floats of one block of channels that a tile of pixels spans: its sums stay in the first cache.
-private let tileSize = 1024
+let mapTileSize = 1024
 
 extension ChannelGeometry {
-  var tilePixels: Int { tileSize / block }
+  var tilePixels: Int { mapTileSize / block }
   var tiles: Int { (area + tilePixels - 1) / tilePixels }
 }
 
 /// Sums a tile over the channels: out[p] = factor · sum over c of `term(value, weights(block index))`.
 ///
-/// Channels are added up lane by lane in `sums`, room for `tileSize` + 16 floats. `done` gets the sum
-/// over the tile's pixels of each block of channels, lane by lane. Give closure literals.
+/// Channels are added up lane by lane in `sums`, room for `mapTileSize` + 16 floats. Give closure
+/// literals.
 @inline(__always)
 private func sumTile(
   _ image: UnsafePointer<Float>, _ map: ChannelGeometry, tile: Int, factor: Float,
   _ sums: UnsafeMutablePointer<Float>, _ out: UnsafeMutablePointer<Float>,
-  weights: (Int) -> SIMD16<Float>, term: (SIMD16<Float>, SIMD16<Float>) -> SIMD16<Float>,
-  done: (Int, SIMD16<Float>) -> Void
+  weights: (Int) -> SIMD16<Float>, term: (SIMD16<Float>, SIMD16<Float>) -> SIMD16<Float>
 ) {
   let first = tile * map.tilePixels
   let pixels = min(map.tilePixels, map.area - first)
@@ -27,13 +26,9 @@ private func sumTile(
   for part in 0..<map.blocks {
     let source = image + part * map.planeSize + first * map.block
     let factors = weights(part)
-    var lanes = zero
     eachOfPlane(count) { i, rest in
-      let value = term(planeLanes(source, i, rest), factors)
-      store16(load16(sums + i) + value, sums + i)
-      lanes += value
+      store16(load16(sums + i) + term(planeLanes(source, i, rest), factors), sums + i)
     }
-    done(part, lanes)
   }
   switch map.block {
   case 16: for p in 0..<pixels { out[first + p] = factor * load16(sums + 16 * p).sum() }
@@ -46,12 +41,6 @@ private func sumTile(
   }
 }
 
-/// |x|, by the sign bit.
-@inline(__always)
-private func magnitude(_ x: SIMD16<Float>) -> SIMD16<Float> {
-  unsafeBitCast(unsafeBitCast(x, to: SIMD16<UInt32>.self) & 0x7FFF_FFFF, to: SIMD16<Float>.self)
-}
-
 extension Kernels {
   /// out[n, p] = mean over c of x², the attention map of AT.
   public static func meanSquares(
@@ -59,14 +48,14 @@ extension Kernels {
   ) {
     let (tiles, factor) = (map.tiles, 1 / Float(max(1, map.channels)))
     parallelFor(count: map.images * tiles, grain: 1) { range in
-      withUnsafeTemporaryAllocation(of: Float.self, capacity: tileSize + 16) { buffer in
+      withUnsafeTemporaryAllocation(of: Float.self, capacity: mapTileSize + 16) { buffer in
         let sums = buffer.baseAddress!
         for index in range {
           let image = index / tiles
           sumTile(
             x + image * map.blocks * map.planeSize, map, tile: index % tiles, factor: factor, sums,
             out + image * map.area, weights: { _ in SIMD16(repeating: 1) },
-            term: { x, _ in x * x }, done: { _, _ in })
+            term: { x, _ in x * x })
         }
       }
     }
@@ -79,7 +68,7 @@ extension Kernels {
   ) {
     let tiles = map.tiles
     parallelFor(count: map.images * tiles, grain: 1) { range in
-      withUnsafeTemporaryAllocation(of: Float.self, capacity: tileSize + 16) { buffer in
+      withUnsafeTemporaryAllocation(of: Float.self, capacity: mapTileSize + 16) { buffer in
         let sums = buffer.baseAddress!
         for index in range {
           let image = index / tiles
@@ -88,42 +77,7 @@ extension Kernels {
             out + image * map.area,
             weights: {
               channelLanes(weights, map, plane: image * map.blocks + $0, perImage: perImage)
-            }, term: { $0 * $1 }, done: { _, _ in })
-        }
-      }
-    }
-  }
-
-  /// Means of |x|: pixels[n, p] over the channels, channels[n, c] over the pixels, in one pass.
-  public static func meanMagnitudes(
-    _ x: UnsafePointer<Float>, _ map: ChannelGeometry, pixels: UnsafeMutablePointer<Float>,
-    channels: UnsafeMutablePointer<Float>
-  ) {
-    let (tiles, row) = (map.tiles, map.blocks * map.block)
-    let factor = 1 / Float(max(1, map.channels))
-    withUnsafeTemporaryAllocation(of: Float.self, capacity: map.images * tiles * row + 1) { parts in
-      let partial = parts.baseAddress!
-      parallelFor(count: map.images * tiles, grain: 1) { range in
-        withUnsafeTemporaryAllocation(of: Float.self, capacity: tileSize + 16) { buffer in
-          let sums = buffer.baseAddress!
-          for index in range {
-            let image = index / tiles
-            let target = partial + index * row
-            sumTile(
-              x + image * map.blocks * map.planeSize, map, tile: index % tiles, factor: factor,
-              sums, pixels + image * map.area, weights: { _ in SIMD16(repeating: 1) },
-              term: { x, _ in magnitude(x) },
-              done: { part, lanes in
-                storeTail(sumByChannel(lanes, map.block), target + part * map.block, map.block)
-              })
-          }
-        }
-      }
-      for image in 0..<map.images {
-        for channel in 0..<map.channels {
-          var total = 0.0
-          for tile in 0..<tiles { total += Double(partial[(image * tiles + tile) * row + channel]) }
-          channels[image * map.channels + channel] = Float(total / Double(max(1, map.area)))
+            }, term: { $0 * $1 })
         }
       }
     }
@@ -137,8 +91,7 @@ extension Kernels {
     let (size, block) = (map.planeSize, map.block)
     parallelFor(count: map.planes, grain: map.planeChunk) { range in
       for plane in range {
-        let (image, part) = (plane / map.blocks, plane % map.blocks)
-        let (source, values) = (x + plane * size, weights + image * map.area)
+        let (source, values) = (x + plane * size, weights + plane / map.blocks * map.area)
         var total = SIMD16<Double>(repeating: 0)
         var start = 0
         while start < size {
@@ -151,11 +104,7 @@ extension Kernels {
           total += SIMD16<Double>(lanes)
           start = end
         }
-        for channel in 0..<min(block, map.channels - part * block) {
-          var sum = 0.0
-          for lane in stride(from: channel, to: 16, by: block) { sum += total[lane] }
-          out[image * map.channels + part * block + channel] = Float(sum)
-        }
+        storeChannels(total, map, plane, out)
       }
     }
   }

@@ -51,10 +51,19 @@ extension OpRegistry {
       try $0[0].contextPool(weight: $0[1])
     },
     OpEntry(
-      "focal_global", 3...4, FocalGlobalOptions(),
-      "FGD: student map, teacher map, mask (N, 1, H, W), shift (N, C)"
-    ) {
-      try $0[0].focalGlobal(teacher: $0[1], mask: $0[2], shift: $0.optional(3), $1)
+      "focal_global", 3...17, FocalGlobalOptions(),
+      "FGD: student map, teacher map, mask (N, 1, H, W), then 7 tensors of each context block"
+    ) { inputs, options in
+      let (each, learned) = (ContextBlock.count, Array(inputs.dropFirst(3)))
+      guard learned.isEmpty || learned.count == 2 * each else {
+        throw KDSError.argument(
+          "focal_global: takes 3 tensors or 3 and \(2 * each) of the context blocks, got "
+            + "\(inputs.count)")
+      }
+      let (own, other) = (ContextBlock(Array(learned.prefix(each))), Array(learned.suffix(each)))
+      return try inputs[0].focalGlobal(
+        teacher: inputs[1], mask: inputs[2],
+        blocks: learned.isEmpty ? nil : (own, ContextBlock(other)), options)
     },
     OpEntry(
       "normalized_squared_error", 2...2, MapOptions(),

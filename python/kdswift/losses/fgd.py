@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, ShapeError
-from ..functional import linear, relu
 from ..tensors import Tensor, apply, as_tensor, tensor
 from ._maps import check_average, finite, load_parameters, map_pair, positive
 
 _SIDES = ("student", "teacher")
+# A context block in the engine's order.
+_PARTS = ("mask.weight", "reduce.weight", "reduce.bias", "norm.weight", "norm.bias")
+_PARTS += ("expand.weight", "expand.bias")
 
 
 def fgd(
@@ -65,10 +67,8 @@ def fgd(
     foreground, background = focal_masks(boxes, image_sizes, (height, width), images)
     mask = weights["alpha"] * foreground + weights["beta"] * background
     inputs = [*maps, tensor(mask[:, None])]
-    if context is not None and min(maps[0].shape) > 0:
-        inputs.append(
-            _addition(maps[0], context, "student") - _addition(maps[1], context, "teacher")
-        )
+    if context is not None:
+        inputs += [_part(context, f"{side}.{key}") for side in _SIDES for key in _PARTS]
     return apply(
         "focal_global",
         inputs,
@@ -144,22 +144,14 @@ def _extent(image: int, size: Any) -> np.ndarray:
     return pixels
 
 
-def _addition(features: Tensor, context: Mapping[str, Any], side: str) -> Tensor:
-    """What a context block adds to every pixel, (N, C)."""
-
-    def part(name: str, axes: int) -> Tensor:
-        key = f"{side}.{name}"
-        if key not in context:
-            raise ArgumentError(f"fgd: context has no {key!r}; it has {', '.join(context)}")
-        value = as_tensor(context[key], f"fgd: context {key}")
-        # The weights of a 1x1 convolution (K, C, 1, 1) are a matrix too.
-        return value if value.ndim == axes else value.reshape(*value.shape[: axes - 1], -1)
-
-    pooled = apply("context_pool", [features, part("mask.weight", 1)])
-    hidden = linear(pooled, part("reduce.weight", 2), part("reduce.bias", 1))
-    norms = [part("norm.weight", 1), part("norm.bias", 1)]
-    hidden = relu(apply("layer_norm", [hidden, *norms]))
-    return linear(hidden, part("expand.weight", 2), part("expand.bias", 1))
+def _part(context: Mapping[str, Any], name: str) -> Tensor:
+    """A tensor of a context block."""
+    if name not in context:
+        raise ArgumentError(f"fgd: context has no {name!r}; it has {', '.join(context)}")
+    value = as_tensor(context[name], f"fgd: context {name}")
+    # The weights of a 1x1 convolution (K, C, 1, 1) are a matrix too.
+    axes = 2 if name.endswith(("reduce.weight", "expand.weight")) else 1
+    return value if value.ndim == axes else value.reshape(*value.shape[: axes - 1], -1)
 
 
 class FGD:

@@ -17,55 +17,7 @@ public struct FocalGlobalOptions: Codable {
     (self.temperature, self.gamma, self.relation) = (temperature, gamma, relation)
     self.factor = factor
   }
-}
 
-extension Tensor {
-  /// FGD, focal and global distillation (Yang et al., CVPR 2022), of a student's map (self), summed
-  /// over the images and multiplied by `factor`:
-  ///
-  ///     sum mask A^S_T A^C_T (S - T)² + gamma (‖A^S_S - A^S_T‖₁ + ‖A^C_S - A^C_T‖₁)
-  ///       + relation ‖S - T + shift‖²
-  ///
-  /// with A^S = H W softmax(mean_c |F| / temperature), A^C = C softmax(mean_hw |F| / temperature). `mask`
-  /// is alpha M_fg + beta M_bg, `shift` the difference of the two context blocks' additions.
-  ///
-  /// - Shapes: self and teacher (N, C, H, W), blocked or plain; mask (N, 1, H, W); shift (N, C), nil
-  ///   for 0. Gradients to the student and the shift.
-  public func focalGlobal(
-    teacher: Tensor, mask: Tensor, shift: Tensor? = nil,
-    _ options: FocalGlobalOptions = FocalGlobalOptions()
-  ) throws -> Tensor {
-    let name = "focal_global"
-    let maps = try MapPair(name, self, teacher.detached())
-    let (images, channels, area) = (shape[0], shape[1], shape[2] * shape[3])
-    try requireFloats(name, [mask])
-    try requireSameShape(
-      name, "mask and map (N, 1, H, W)", mask.shape, [images, 1, shape[2], shape[3]])
-    try options.check(name)
-    let added = try shift ?? Tensor.zeros([images, channels])
-    try requireFloats(name, [added])
-    try requireSameShape(name, "shift and map (N, C)", added.shape, [images, channels])
-    let parts = try FocalParts(maps, mask.plain(), options)
-    let weights = FocalWeights(
-      pixels: parts.pixels.floats, channels: parts.channels.floats, shift: added.floats,
-      relation: options.factor * options.relation, pixelSlopes: parts.pixelSlopes.floats,
-      channelSlopes: parts.channelSlopes.floats)
-    let student = maps.student
-    var gradients: (map: Tensor, shift: Tensor)?
-    if Tape.tracks([student, added]) {
-      gradients = (try student.uninitializedLike(), try Tensor(uninitialized: [images, channels]))
-    }
-    let sum = Kernels.focalGlobal(
-      student.floats, maps.teacher.floats, maps.geometry, weights,
-      gradients.map { FocalGradients(map: $0.map.floats, shift: $0.shift.floats) })
-    let value = area > 0 ? sum + parts.attention : 0
-    guard let gradients else { return try Tensor.scalar(Float(value)) }
-    return try recordLoss(
-      name, value, [student, added], [gradients.map.shared, gradients.shift.shared])
-  }
-}
-
-extension FocalGlobalOptions {
   func check(_ name: String) throws {
     guard temperature > 0, temperature.isFinite, (1 / temperature).isFinite else {
       throw KDSError.argument("\(name): temperature must be positive, not \(temperature)")
@@ -78,50 +30,145 @@ extension FocalGlobalOptions {
   }
 }
 
-/// Attention of both maps and what follows from it.
-private struct FocalParts {
-  /// factor · mask · A^S_T, (N, H · W), and A^C_T, (N, C).
-  let pixels, channels: Tensor
-  /// Gradient of the attention term by |s|.
-  let pixelSlopes, channelSlopes: Tensor
-  /// factor · gamma · L_att · N
-  let attention: Double
+extension Tensor {
+  /// FGD, focal and global distillation (Yang et al., CVPR 2022), of a student's map (self), summed
+  /// over the images and multiplied by `factor`:
+  ///
+  ///     sum mask A^S_T A^C_T (S - T)² + gamma (‖A^S_S - A^S_T‖₁ + ‖A^C_S - A^C_T‖₁)
+  ///       + relation ‖R_S(S) - R_T(T)‖²
+  ///
+  /// with A^S = H W softmax(mean_c |F| / temperature), A^C = C softmax(mean_hw |F| / temperature) and R
+  /// a context block. `mask` is alpha M_fg + beta M_bg.
+  ///
+  /// Each map is read four times and the gradient written once: sums for attention and logits, context,
+  /// the context's gradient by the logits, then everything else.
+  /// - Shapes: self and teacher (N, C, H, W), blocked or plain; mask (N, 1, H, W). Gradients to the
+  ///   student and to the tensors of both blocks; without blocks R is the identity.
+  public func focalGlobal(
+    teacher: Tensor, mask: Tensor, blocks: (student: ContextBlock, teacher: ContextBlock)? = nil,
+    _ options: FocalGlobalOptions = FocalGlobalOptions()
+  ) throws -> Tensor {
+    let name = "focal_global"
+    let maps = try MapPair(name, self, teacher.detached())
+    try requireFloats(name, [mask])
+    try requireSameShape(
+      name, "mask and map (N, 1, H, W)", mask.shape, [shape[0], 1, shape[2], shape[3]])
+    try options.check(name)
+    try blocks?.student.check(name, channels: shape[1])
+    try blocks?.teacher.check(name, channels: shape[1])
+    let learned = blocks.map { $0.student.tensors + $0.teacher.tensors } ?? []
+    let inputs = [maps.student] + learned
+    if count == 0 {
+      return try recordLoss(
+        name, 0, inputs, inputs.map { input in { _ in try Tensor.zeros(input.shape) } })
+    }
+    let parts = try FocalParts(maps, mask.plain(), options, blocks)
+    guard Tape.tracks(inputs) else { return try Tensor.scalar(Float(parts.value())) }
+    let (value, gradients) = try parts.valueAndGradients()
+    return try recordLoss(
+      name, value, inputs,
+      zip(inputs, gradients).map { input, gradient in
+        { try gradient.shared($0).reshapedLike(input) }
+      })
+  }
 
-  init(_ maps: MapPair, _ mask: Tensor, _ options: FocalGlobalOptions) throws {
-    let map = maps.geometry
-    let own = try attentionOf(maps.student, map, options.temperature)
-    let other = try attentionOf(maps.teacher, map, options.temperature)
-    pixelSlopes = try Tensor(uninitialized: [map.images, map.area])
-    channelSlopes = try Tensor(uninitialized: [map.images, map.channels])
-    let gamma = options.factor * options.gamma
-    // |s| enters a pixel's mean with 1 / C and a channel's mean with 1 / (H W).
-    let inPixels = Kernels.attentionDistance(
-      own.pixels.floats, other.pixels.floats, rows: map.images, columns: map.area,
-      temperature: options.temperature, scale: gamma / Float(max(1, map.channels)),
-      slopes: pixelSlopes.floats)
-    let inChannels = Kernels.attentionDistance(
-      own.channels.floats, other.channels.floats, rows: map.images, columns: map.channels,
-      temperature: options.temperature, scale: gamma / Float(max(1, map.area)),
-      slopes: channelSlopes.floats)
-    attention = Double(gamma) * (inPixels + inChannels)
-    pixels = try Tensor(uninitialized: [map.images, map.area])
-    Kernels.multiply(mask.floats, other.pixels.floats, pixels.floats, pixels.count)
-    Kernels.scale(pixels.floats, by: options.factor, pixels.floats, pixels.count)
-    channels = other.channels
+  /// A plain gradient under the shape of its tensor, off the tape; others as they are.
+  fileprivate func reshapedLike(_ other: Tensor) throws -> Tensor {
+    shape == other.shape ? self : try reshaped(other.shape)
   }
 }
 
-/// A^S (N, H · W) and A^C (N, C) of a map.
-private func attentionOf(
-  _ tensor: Tensor, _ map: ChannelGeometry, _ temperature: Float
-) throws -> (pixels: Tensor, channels: Tensor) {
-  let pixels = try Tensor(uninitialized: [map.images, map.area])
-  let channels = try Tensor(uninitialized: [map.images, map.channels])
-  Kernels.meanMagnitudes(tensor.floats, map, pixels: pixels.floats, channels: channels.floats)
-  Kernels.focalAttention(
-    pixels.floats, pixels.floats, rows: map.images, columns: map.area, temperature: temperature)
-  Kernels.focalAttention(
-    channels.floats, channels.floats, rows: map.images, columns: map.channels,
-    temperature: temperature)
-  return (pixels, channels)
+/// Everything that comes before the last pass over both maps.
+private struct FocalParts {
+  let maps: MapPair
+  let options: FocalGlobalOptions
+  let student, teacher: FocalSide
+  /// factor · mask · A^S_T, (N, H · W).
+  let pixels: Tensor
+  /// Gradient of the attention term by |s|.
+  let pixelSlopes, channelSlopes: Tensor
+  /// factor · gamma · N · L_att
+  let attention: Double
+  /// Difference of what the blocks add, (N, C), on a tape of its own.
+  let shift: Tensor
+
+  init(
+    _ maps: MapPair, _ mask: Tensor, _ options: FocalGlobalOptions,
+    _ blocks: (student: ContextBlock, teacher: ContextBlock)?
+  ) throws {
+    (self.maps, self.options) = (maps, options)
+    let map = maps.geometry
+    student = try FocalSide(maps.student, map, options.temperature, blocks?.student)
+    teacher = try FocalSide(maps.teacher, map, options.temperature, blocks?.teacher)
+    (pixelSlopes, channelSlopes) = (
+      try Tensor(uninitialized: [map.images, map.area]),
+      try Tensor(uninitialized: [map.images, map.channels])
+    )
+    let gamma = options.factor * options.gamma
+    // |s| enters a pixel's mean with 1 / C and a channel's mean with 1 / (H W).
+    let inPixels = Kernels.attentionDistance(
+      student.pixels.floats, teacher.pixels.floats, rows: map.images, columns: map.area,
+      temperature: options.temperature, scale: gamma / Float(map.channels),
+      slopes: pixelSlopes.floats)
+    let inChannels = Kernels.attentionDistance(
+      student.channels.floats, teacher.channels.floats, rows: map.images, columns: map.channels,
+      temperature: options.temperature, scale: gamma / Float(map.area),
+      slopes: channelSlopes.floats)
+    attention = Double(gamma) * (inPixels + inChannels)
+    pixels = try Tensor(uninitialized: [map.images, map.area])
+    Kernels.multiply(mask.floats, teacher.pixels.floats, pixels.floats, pixels.count)
+    Kernels.scale(pixels.floats, by: options.factor, pixels.floats, pixels.count)
+    if let own = student.addition, let other = teacher.addition {
+      shift = try own.subtracting(other)
+    } else {
+      shift = try Tensor.zeros([map.images, map.channels])
+    }
+  }
+
+  private var weights: FocalWeights {
+    FocalWeights(
+      pixels: pixels.floats, channels: teacher.channels.floats, shift: shift.floats,
+      relation: options.factor * options.relation)
+  }
+
+  func value() -> Double {
+    attention
+      + Kernels.focalGlobal(maps.student.floats, maps.teacher.floats, maps.geometry, weights)
+  }
+
+  /// The value, and gradients of the student's map and of the tensors of both blocks.
+  func valueAndGradients() throws -> (Double, [Tensor]) {
+    let map = maps.geometry
+    if shift.isTracked { try Tape.backward(from: shift, seed: try shiftGradient()) }
+    let own = try student.logitSlopes(maps.student, map)
+    let other = try teacher.logitSlopes(maps.teacher, map)
+    let result = try maps.student.uninitializedLike()
+    let products = (
+      student: try Tensor(uninitialized: [map.images, map.channels]),
+      teacher: try Tensor(uninitialized: [map.images, map.channels])
+    )
+    let sum = Kernels.focalGlobal(
+      maps.student.floats, maps.teacher.floats, map, weights,
+      FocalGradients(
+        slopes: (UnsafePointer(pixelSlopes.floats), UnsafePointer(channelSlopes.floats)),
+        attention: student.attention.floats, context: own.context.floats,
+        logits: (UnsafePointer(own.logits.floats), UnsafePointer(other.logits.floats)),
+        logitWeights: student.logitWeights.floats, map: result.floats,
+        products: (products.student.floats, products.teacher.floats)))
+    let learned =
+      try student.gradients(products.student) + teacher.gradients(products.teacher)
+    return (attention + sum, [result] + learned)
+  }
+
+  /// By the shift: sum over p of 2 relation (s - t + shift).
+  private func shiftGradient() throws -> Tensor {
+    let result = try Tensor(uninitialized: shift.shape)
+    let factor = 2 * Double(options.factor) * Double(options.relation)
+    for i in 0..<result.count {
+      let total = Double(student.totals.floats[i]) - Double(teacher.totals.floats[i])
+      result.floats[i] = Float(
+        factor * (total + Double(maps.geometry.area) * Double(shift.floats[i])))
+    }
+    return result
+  }
 }
