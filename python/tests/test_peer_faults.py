@@ -157,6 +157,16 @@ def test_unknown_options_are_errors(name):
         kd.methods.by_name(f"{name}:wieght=1")
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_the_doctor_finds_nothing_wrong(name):
+    student, teacher = pair(name)
+    report = kd.doctor(student, teacher, scenes(4), name, sample=0, batch_size=2)
+    # A tiny teacher of random weights may be no better than its student in boxes.
+    failed = [row for row in report.failed if not row.check.endswith("_regression")]
+    assert not failed, report
+    assert set(report.shares) > {"detection"}
+
+
 def test_a_tap_that_is_not_there_is_named():
     student, teacher = pair("cwd")
     with pytest.raises(ArgumentError, match=r"the student has no tap 'neck.p7'; near are neck"):

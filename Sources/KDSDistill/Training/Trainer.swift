@@ -53,7 +53,8 @@ public final class Trainer {
     guard !teachers.isEmpty else { throw KDSError.argument("method: distillation needs a teacher") }
     guard let pupil = student as? FasterRCNN else {
       throw KDSError.argument(
-        "chen2017: the student must be a Faster R-CNN, not \(type(of: student))")
+        "chen2017: the student must be a Faster R-CNN, not \(type(of: student)); other methods "
+          + "(kd.methods, `kdswift methods`) fit other detectors")
     }
     let initializer = Initializer(
       seed: UInt64(bitPattern: Int64(options.common.seed)), stream: RandomStream.connectors)
