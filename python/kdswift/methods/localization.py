@@ -116,9 +116,9 @@ class _DenseComparison(Comparison):
 
     def report(self) -> list[dict[str, Any]]:
         """A row per level."""
+        rows = self._classes if isinstance(self, PositiveClasses) else self._bins
         return [
-            report_row(self.label, own, other, "none", "kl", self.weight)
-            for own, other in self._bins
+            report_row(self.label, own, other, "none", "kl", self.weight) for own, other in rows
         ]
 
 
