@@ -133,18 +133,22 @@ def main() -> None:
     """Run what is missing, print the table, and write it if asked."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, default=3)
+    kinds = ("gfl", "faster_rcnn")
+    parser.add_argument("--detectors", nargs="+", choices=kinds, default=kinds)
     parser.add_argument("--only", nargs="*", help="methods; default all")
     parser.add_argument("--out", default="runs/methods")
     parser.add_argument("--table", help="a Markdown page to write the table into")
     given = parser.parse_args()
-    dense, regions = (Bench(kind, Path(given.out)) for kind in ("gfl", "faster_rcnn"))
+    benches = {kind: Bench(kind, Path(given.out)) for kind in given.detectors}
     wanted = given.only if given.only is not None else list(names())
     for seed in range(given.seeds):
-        for bench in (dense, regions):
+        for bench in benches.values():
             bench.run("alone", seed)
         for name in wanted:
-            (regions if name in TWO_STAGE else dense).run(name, seed)
-    text = table([dense, regions])
+            kind = "faster_rcnn" if name in TWO_STAGE else "gfl"
+            if kind in benches:
+                benches[kind].run(name, seed)
+    text = table(list(benches.values()))
     print(text)
     if given.table:
         page = Path(given.table)
