@@ -11,7 +11,7 @@ from tiny import CLASSES, detector, scenes
 
 import kdswift as kd
 from kdswift.errors import ArgumentError, ShapeError
-from kdswift.methods import CWD, PKD, Chen2017, FeatureMatching, Part, Window, names
+from kdswift.methods import CWD, FGFI, PKD, Chen2017, FeatureMatching, Part, Window, names
 
 OPTIONS = {"epochs": 1, "batch_size": 2, "progress": False, "workers": 0, "seed": 1}
 
@@ -220,3 +220,18 @@ def pyramid(seed, channels):
         roi={"hidden": [32], "pool_size": 3},
         seed=seed,
     )
+
+
+def test_imitation_takes_the_anchors_of_its_level():
+    """One level named alone is compared as it is among all of them."""
+    from method_pairs import pair
+
+    def steps(levels):
+        student, teacher = pair("fgfi")
+        method = FGFI(form="paper", levels=levels, start=0)
+        return run(student, teacher, method=method, log_every=1)[1].steps[0]["fgfi"]
+
+    both = steps(["neck.p3", "neck.p4"])
+    assert steps(["neck.p3"]) + steps(["neck.p4"]) == pytest.approx(both, rel=1e-5)
+    with pytest.raises(ArgumentError, match="the student has no anchors on backbone.layer2, only"):
+        steps(["backbone.layer2"])

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from .. import losses
 from ..comparisons.comparison import Comparison, LevelMaps, report_row
 from ..comparisons.outputs import DenseOutputs
-from ..comparisons.site import Row, Site
+from ..comparisons.site import Row, Site, head_maps
 from ..comparisons.step import Step
 from ..errors import ArgumentError
 from ..losses.masked import defeat_levels
@@ -71,13 +71,14 @@ class FGFI(Published):
         form = self.form or ("defeat" if len(pairs) > 1 else "paper")
         weight = self.weight if self.weight is not None else 0.01 if form == "paper" else 3.0
         activation = "relu" if form == "paper" else None
+        places = [_head_level(site, own) for own, _ in pairs]
         adapters = _adapters(self, site, pairs, deviation=_DEVIATION, activation=activation)
 
         def compare(student: Tensor, teacher: Tensor, step: Step, level: int) -> Tensor:
             boxes = step.boxes
             if form == "defeat":
                 boxes = [one[defeat_levels(one, len(pairs)) == level] for one in boxes]
-            anchors = site.student.anchors(step.input_size)[level]
+            anchors = site.student.anchors(step.input_size)[places[level]]
             return losses.fgfi(student, teacher, boxes, anchors, self.psi, form)
 
         average = form == "defeat"
@@ -86,6 +87,16 @@ class FGFI(Published):
                 *(self.label, weight, site, pairs, compare), adapters=adapters, average=average
             )
         ]
+
+
+def _head_level(site: Site, row: Row) -> int:
+    """Which of the levels that the student's head reads, and so has anchors on, a map is."""
+    names = [one["name"] for one in head_maps(site.student_taps)]
+    if row["name"] not in names:
+        raise ArgumentError(
+            f"FGFI: the student has no anchors on {row['name']}, only on {', '.join(names)}"
+        )
+    return names.index(row["name"])
 
 
 @dataclass(frozen=True, repr=False, eq=False)
