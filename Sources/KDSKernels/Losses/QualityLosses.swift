@@ -120,7 +120,13 @@ extension Kernels {
     weights: UnsafePointer<Float>? = nil, scale: Float = 1,
     gradient: UnsafeMutablePointer<Float>? = nil
   ) -> Double {
-    reduceChunks(count: rows, chunk: rowGrain(bins)) { range in
+    if bins > 1 && bins <= RowBlock.widest {
+      return narrowDistribution(
+        DistributionRows(
+          logits: logits, targets: targets, bins: bins, weights: weights, scale: scale,
+          gradient: gradient), rows: rows)
+    }
+    return reduceChunks(count: rows, chunk: rowGrain(bins)) { range in
       withUnsafeTemporaryAllocation(of: Float.self, capacity: bins + 1) { buffer in
         var value = 0.0
         for row in range {
