@@ -84,9 +84,11 @@ def kl_divergence(
     """
     name = "kl_divergence"
     student, teacher = pair(name, student_logits, teacher_logits, "student_logits, teacher_logits")
-    cross = _soft(name, student, teacher, temperature, reduction)
-    entropy = _soft(name, teacher, teacher, temperature, reduction)
-    return (cross - entropy) * float(temperature) ** 2
+    _check_soft(name, student, temperature, reduction)
+    rows = [one.reshape(-1, student.shape[-1]) for one in (student, teacher)]
+    options = {"temperature": float(temperature), "reduction": reduction}
+    loss = apply("divergence", rows, **options)
+    return loss.reshape(student.shape[:-1]) if reduction == "none" else loss
 
 
 def _soft(
@@ -99,11 +101,7 @@ def _soft(
     class_weights: Any = None,
 ) -> Tensor:
     """The soft cross-entropy over the rows of (..., C)."""
-    check_reduction(name, reduction)
-    if not 0 < temperature < float("inf"):
-        raise ArgumentError(f"{name}: temperature is {temperature}, expected a positive number")
-    if not student.ndim:
-        raise ShapeError(f"{name}: student_logits must be (N, C), not a single number")
+    _check_soft(name, student, temperature, reduction)
     inputs = [student, teacher]
     if student.ndim != 2:
         inputs = [one.reshape(-1, student.shape[-1]) for one in inputs]
@@ -114,6 +112,14 @@ def _soft(
         inputs.append(_class_weights(name, class_weights, student))
     loss = apply("weighted_soft_cross_entropy", inputs, **options)
     return loss.reshape(student.shape[:-1]) if reduction == "none" else loss
+
+
+def _check_soft(name: str, student: Tensor, temperature: float, reduction: str) -> None:
+    check_reduction(name, reduction)
+    if not 0 < temperature < float("inf"):
+        raise ArgumentError(f"{name}: temperature is {temperature}, expected a positive number")
+    if not student.ndim:
+        raise ShapeError(f"{name}: student_logits must be (N, C), not a single number")
 
 
 def _class_weights(name: str, values: Any, student: Tensor) -> Tensor:
