@@ -149,7 +149,7 @@ if third_party.available("mmrazor"):
         Case(
             *("kl_divergence, temperature 4", "mmrazor 1.0.0 KLDivergence(tau=4)", logits),
             _ours("kl_divergence", "student", "teacher", temperature=4.0),
-            lambda given: _divergence(given["student"], given["teacher"]),
+            lambda given: _divergence(given["student"].double(), given["teacher"].double()),
             shapes=ROWS,
         )
     )
