@@ -43,6 +43,7 @@ class Outcome:
     term_gradients: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     knobs: dict[str, tuple[str, float]] = field(default_factory=dict)
     equal: dict[str, float | str | None] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 class First(Sequence):
@@ -196,6 +197,7 @@ class _TapeRun(Run):
                 ("weight", one.weight * part.scale) if is_term else ("scale", part.scale)
             )
             self.outcome.equal[one.label] = self._equal(one, batch, images, views)
+        self.outcome.notes = self._terms.notes() if self._terms else []
         return super()._step(batch, images, views)
 
     def _equal(

@@ -116,6 +116,9 @@ def terms(case: Case) -> list[Row]:
             rows.append(Row(f"term {name}", "failed", figure, "it compares nothing"))
         else:
             rows.append(Row(f"term {name}", "ok", figure))
+    for note in case.outcome.notes:
+        label, _, text = note.partition(": ")
+        rows.append(Row(f"note on {label}", "warning", text))
     if not rows and (case.parts or case.own_parts):
         rows.append(Row("terms", "failed", "none was computed", "is every weight 0?"))
     return rows

@@ -61,6 +61,7 @@ class Run:
         self._earlier_seconds, self._start = 0.0, time.monotonic()
         self._drawn = self._start
         self._saved_step = -1
+        self._noted = False
 
     def stop(self) -> None:
         """End the run after this step or epoch, as if it had been asked for no more."""
@@ -184,6 +185,10 @@ class Run:
 
     def _after_step(self) -> None:
         self.step += 1
+        if self.options.progress and self._terms and not self._noted:
+            self._noted = True
+            for note in self._terms.notes():
+                say(note)
         self.batch += 1
         for name, value in self.metrics.items():
             self._sums[name] = self._sums.get(name, 0.0) + value

@@ -235,3 +235,54 @@ def test_imitation_takes_the_anchors_of_its_level():
     assert steps(["neck.p3"]) + steps(["neck.p4"]) == pytest.approx(both, rel=1e-5)
     with pytest.raises(ArgumentError, match="the student has no anchors on backbone.layer2, only"):
         steps(["backbone.layer2"])
+
+
+def with_classes(model_of, names):
+    """A teacher of its own classes."""
+    import method_pairs
+
+    before, method_pairs.CLASSES = method_pairs.CLASSES, names
+    try:
+        return model_of()
+    finally:
+        method_pairs.CLASSES = before
+
+
+@pytest.mark.parametrize("kind", ["regions", "dense"])
+def test_teachers_with_other_classes(kind, capsys):
+    import method_pairs
+
+    def make(seed):
+        return method_pairs.regions(seed) if kind == "regions" else method_pairs.dense(seed=seed)
+
+    teacher = with_classes(lambda: make(2), ("background", "one", "2", "cat"))
+    mapping = {"one": "1", "2": "2"}
+    with pytest.raises(ArgumentError, match="the teacher has no class 'dog'"):
+        run(make(1), teacher, method=kd.methods.SoftLabels(class_map={"dog": "1"}))
+    with pytest.raises(ArgumentError, match="have no class in common"):
+        strangers = with_classes(lambda: make(2), ("background", "a", "b", "c"))
+        run(make(1), strangers, method=kd.methods.SoftLabels())
+    capsys.readouterr()
+    method = kd.methods.SoftLabels(class_map=mapping)
+    _, history = run(make(1), teacher, method=method, log_every=1, progress=True)
+    assert history.steps[0]["soft_labels"] > 0
+    said = capsys.readouterr()
+    assert re.search(
+        r"soft_labels: \d+\.\d% of the teacher's scores .* \(cat\)", said.out + said.err
+    )
+    # Features need no common classes.
+    assert run(make(1), teacher, method=FeatureMatching(), log_every=1)[1].steps
+
+
+def test_a_map_of_classes_takes_their_columns():
+    from kdswift.comparisons.classes import ClassMap
+
+    names = ("background", "car", "person"), ("background", "dog", "person", "car")
+    found = ClassMap(*names, (3, 4))
+    assert found.student.tolist() == [0, 1, 2]
+    assert found.teacher.tolist() == [0, 3, 2]
+    assert found.unmapped == ["dog"]
+    shares = np.array([[0.1, 0.2, 0.3, 0.4]])
+    assert found.mass(shares) == pytest.approx(0.2)
+    with pytest.raises(ArgumentError, match="'dog' and 'car' of the teacher are both 'car'"):
+        ClassMap(*names, (3, 4), {"dog": "car", "car": "car"})

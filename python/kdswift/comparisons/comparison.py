@@ -43,6 +43,10 @@ class Comparison:
         """What is compared with what, a row per pair of taps."""
         return []
 
+    def notes(self) -> list[str]:
+        """What the first step has shown and a user should know."""
+        return []
+
 
 Compare = Callable[[Tensor, Tensor, Step, int], Tensor]
 

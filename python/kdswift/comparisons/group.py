@@ -67,6 +67,10 @@ class Comparisons:
             for row in one.report()
         ]
 
+    def notes(self) -> list[str]:
+        """What the first step has shown."""
+        return [f"{one.label}: {note}" for _, one in self.members for note in one.notes()]
+
     def parameters(self) -> dict[str, Tensor]:
         """Everything learned beside the student, by name."""
         return {

@@ -67,6 +67,16 @@ class _SoftComparison(Comparison):
         self.classes = ClassMap(*names, counts, method.class_map)
         self.unmapped_mass: float | None = None
 
+    def notes(self) -> list[str]:
+        """How much of the teacher's opinion is left out."""
+        if self.unmapped_mass is None:
+            return []
+        missing = ", ".join(self.classes.unmapped[:8]) or "none"
+        return [
+            f"{self.unmapped_mass:.1%} of the teacher's scores are for classes that the student "
+            f"has not ({missing}) and are left out"
+        ]
+
     def report(self) -> list[dict[str, Any]]:
         """A row per output; the classes that only the teacher has are named."""
         text = "none"
@@ -116,6 +126,7 @@ class AnchorLabels(_SoftComparison):
         """Sum over anchors and classes by the number of positives."""
         total, maps = None, read_levels(step, self._site, self.rows)
         counts = self.classes.counts
+        self._note_mass([teacher for _, teacher in maps])
         labels = LevelLabels(step, [student for student, _ in maps], counts[0])
         for student, teacher in maps:
             if not self.classes.is_identity:
@@ -128,6 +139,15 @@ class AnchorLabels(_SoftComparison):
             total = part if total is None else total + part
         assert total is not None
         return total * (1 / max(1, labels.positives))
+
+    def _note_mass(self, maps: list[Tensor]) -> None:
+        """The share of the teacher's scores, over all anchors, of classes that are not compared."""
+        if self.unmapped_mass is not None or self.classes.is_identity:
+            return
+        rows = [anchor_rows(one, self.classes.counts[1]).sigmoid().numpy() for one in maps]
+        sums = np.concatenate(rows)[:, 1:].sum(axis=0, dtype=np.float64)
+        kept = sums[self.classes.teacher[self.classes.teacher > 0] - 1].sum()
+        self.unmapped_mass = float(1 - kept / max(sums.sum(), 1e-12))
 
 
 def _class_count(site: Site, row: Row) -> int:
