@@ -44,6 +44,7 @@ _LAZY = {
     "Term": ".methods:Term",
     "abs": ".functional:abs",
     "adaptive_avg_pool2d": ".functional:adaptive_avg_pool2d",
+    "analysis": ".analysis",
     "augment": ".augment",
     "avg_pool2d": ".functional:avg_pool2d",
     "backbones": ".backbones",

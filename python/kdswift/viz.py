@@ -12,12 +12,21 @@ from typing import Any
 
 import numpy as np
 
+from .analysis.pictures import loss_landscape
 from .data.images import as_image, to_uint8
 from .detections import class_name
 from .errors import ArgumentError, ShapeError
 from .plots import curves, precision_recall
 
-__all__ = ["compare", "curves", "draw", "feature_map", "grid", "precision_recall"]
+__all__ = [
+    "compare",
+    "curves",
+    "draw",
+    "feature_map",
+    "grid",
+    "loss_landscape",
+    "precision_recall",
+]
 
 # Well apart for most eyes, bright enough on photographs; label 1 takes the first.
 _COLOURS = (
