@@ -125,6 +125,24 @@ def test_trains_every_kind_of_detector(options, kind, tmp_path, capsys):
         assert "AP" in json.loads(capsys.readouterr().out)
 
 
+def test_methods_by_name(tmp_path, capsys):
+    size = ["--image-size", "48", "--width", "0.25"]
+    out = ["--out", str(tmp_path / "teacher")]
+    assert main(["train", *DATA, *size, "--detector", "gfl", *RUN, *out]) == 0
+    teacher = ["--teacher", str(tmp_path / "teacher" / "last.safetensors"), *DATA, *RUN]
+    for number, method in enumerate(("ld", "cwd:temperature=2 + 0.5*crosskd")):
+        out = ["--out", str(tmp_path / f"student-{number}")]
+        assert main(["distill", *teacher, "--method", method, *out]) == 0
+    assert main(["doctor", *teacher[:4], "--method", "gid", "--sample", "0"]) == 0
+    capsys.readouterr()
+    assert main(["distill", *teacher, "--method", "cdw", "--out", str(tmp_path / "x")]) == 1
+    assert "did you mean 'cwd'" in capsys.readouterr().err
+    assert main(["distill", *teacher, "-m", "cwd", "--mu", "1", "--out", str(tmp_path / "x")]) == 1
+    assert "--mu is an option of chen2017" in capsys.readouterr().err
+    assert main(["methods"]) == 0
+    assert "cwd: Shu et al." in capsys.readouterr().out
+
+
 def test_masks_are_asked_of_data_that_has_them(teacher, tmp_path, capsys):
     (tmp_path / "data.yaml").write_text("names: [a]\ntrain: .\nval: .\n")
     wrong = ["train", "--data", f"yolo:{tmp_path / 'data.yaml'}", "--detector", "mask_rcnn"]

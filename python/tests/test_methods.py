@@ -286,3 +286,27 @@ def test_a_map_of_classes_takes_their_columns():
     assert found.mass(shares) == pytest.approx(0.2)
     with pytest.raises(ArgumentError, match="'dog' and 'car' of the teacher are both 'car'"):
         ClassMap(*names, (3, 4), {"dog": "car", "car": "car"})
+
+
+@pytest.mark.parametrize("name", ["feature_matching", "cwd", "pkd", "fgd", "attention_transfer"])
+def test_maps_go_from_any_kind_of_detector_to_any_other(name):
+    """One-stage to two-stage, and a transformer to convolutions."""
+    import method_pairs
+
+    swin = kd.RetinaNet(
+        *(kd.backbones.swin_t(width=0.34), len(CLASSES)),
+        neck=kd.FPN(channels=16, extra="none", start="stage2"),
+        image_size=(48, 48),
+        anchors=kd.Anchors(sizes=(16, 28, 40), ratios=(1,)),
+        class_names=CLASSES,
+        head={"convs": 1},
+        seed=3,
+    )
+    method = kd.methods.by_name(name)
+    for student, teacher in (
+        (method_pairs.regions(1), method_pairs.dense("RetinaNet", 2, 0.5)),
+        (method_pairs.dense("FCOS", 1), method_pairs.regions(2, 0.5)),
+        (method_pairs.regions(1), swin),
+    ):
+        _, history = run(student, teacher, method=method, log_every=1)
+        assert history.steps[0][name] > 0, (student, teacher)
