@@ -255,21 +255,24 @@ class Teacher:
         )
 
     @staticmethod
-    def cached(teacher: Any, folder: str | os.PathLike) -> Teacher:
+    def cached(teacher: Any, folder: str | os.PathLike, dtype: str = "float32") -> Teacher:
         """A teacher whose taps are kept on disk, one file per image and view.
 
         teacher : a `Teacher` or a kdswift detector
         folder : may be shared by several teachers and runs
+        dtype : "float32" keeps exact values; "float16" rounds them and takes half the space. Arrays
+            with values of 65504 and more stay float32
 
-        An entry is keyed by the pixels, the teacher (its description, weights included) and the
-        tap; values are exact float32 and are read by memory mapping. Entries that are damaged are
-        computed anew. Images go to the teacher one by one, so that a value never depends on
-        its neighbours in a batch. ``estimate(dataset)`` tells how much will be written; random
-        augmentation makes new views, and so new entries, in every epoch.
+        An entry is keyed by the pixels of the augmented view, the teacher (its description,
+        weights included), the tap and the type; values are read by memory mapping. Entries that
+        are damaged are computed anew. Images go to the teacher one by one, so that a value never
+        depends on its neighbours in a batch. ``estimate(dataset)`` tells how much will be written,
+        how long the teacher takes, and how much float16 rounds; a run reports it before its first
+        step. Random augmentation makes new views, and so new entries, in every epoch.
         """
         from .teachers.cached import CachedTeacher
 
-        return CachedTeacher(as_teacher(teacher, "Teacher.cached"), folder)
+        return CachedTeacher(as_teacher(teacher, "Teacher.cached"), folder, dtype)
 
 
 def as_teacher(value: Any, where: str) -> Teacher:

@@ -139,9 +139,12 @@ def test_a_run_with_cold_and_warm_cache_is_the_same(tmp_path, capsys):
 
     fn = Counted()
     cold = run(progress=True)
-    # One to see what there is, one for the estimate, one for its name, then each once.
-    assert fn.images <= 3 + 4
-    assert "cache: 432 B per image, 1.73 KB for 4 images" in capsys.readouterr().out
+    # One to see what there is, three for the estimate, one for its name, then each once.
+    assert fn.images <= 5 + 4
+    report = capsys.readouterr().out
+    assert "cache: 432 B per image, 1.73 KB for 4 images" in report
+    assert "of the teacher where nothing is kept yet" in report
+    assert "float16" not in report
     before = fn.images
     assert same(cold, run())
     assert fn.images == before + 2  # what there is, and whether it is still the same
@@ -153,6 +156,8 @@ def test_estimates(tmp_path):
     assert estimate["bytes_per_image"] == 3 * 6 * 6 * 4
     assert estimate["bytes"] == 5 * 3 * 6 * 6 * 4
     assert estimate["free"] > 0
+    assert estimate["seconds"] > 0
+    assert "max_error" not in estimate
     assert not (tmp_path / "none").exists()
 
 
@@ -209,3 +214,95 @@ def test_wrong_uses_are_named(tmp_path):
     student = detector(1)
     with pytest.raises(ArgumentError, match="same object"):
         kd.distill(student, kd.Teacher.cached(student, tmp_path), scenes(2), TERMS, 1, **QUIET)
+
+
+# Entries that are not what they say
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("damage", ["flipped", "shuffled", "swapped", "truncated"])
+def test_flipped_shuffled_and_truncated_entries_are_caught(tmp_path, damage, dtype):
+    images, _ = batch(2)
+
+    def teacher():
+        return kd.Teacher.cached(kd.Teacher.from_callable(shrunk, ["p3"]), tmp_path, dtype)
+
+    good = teacher().outputs(images)["p3"].tobytes()
+    first, second = entries(tmp_path)
+    raw, size = first.read_bytes(), 3 * 6 * 6 * np.dtype(dtype).itemsize
+    values = np.frombuffer(raw[-size:], dtype).reshape(3, 6, 6)
+    if damage == "flipped":
+        first.write_bytes(raw[:-size] + np.ascontiguousarray(values[..., ::-1]).tobytes())
+    elif damage == "shuffled":
+        mixed = np.random.default_rng(0).permutation(values.ravel())
+        first.write_bytes(raw[:-size] + mixed.tobytes())
+    elif damage == "swapped":
+        first.write_bytes(second.read_bytes())
+        second.write_bytes(raw)
+    else:
+        first.write_bytes(raw[: -size // 2])
+    again = teacher()
+    assert again.outputs(images)["p3"].tobytes() == good
+    assert (again.hits, again.misses) == ((0, 2) if damage == "swapped" else (1, 1))
+    assert first.read_bytes() == raw  # and it is whole again
+
+
+def test_a_flipped_view_has_an_entry_of_its_own(tmp_path):
+    images, _ = batch(1)
+    mirrored = [np.ascontiguousarray(images[0][:, ::-1])]
+    both = [cached(shrunk, tmp_path).outputs(view)["p3"] for view in (images, mirrored)]
+    assert len(entries(tmp_path)) == 2
+    assert not np.array_equal(*both)
+    again = cached(shrunk, tmp_path, taps=["p3"])
+    for view, expected in zip((images, mirrored), both):
+        assert again.outputs(view)["p3"].tobytes() == expected.tobytes()
+    assert (again.hits, again.misses) == (2, 0)
+
+
+# Half the space
+
+
+def test_float16_halves_the_files_and_rounds_what_is_not_read_too(tmp_path, capsys):
+    images, _ = batch(3)
+    whole = shrunk_bytes(images)
+
+    def teacher():
+        return kd.Teacher.cached(kd.Teacher.from_callable(shrunk, ["p3"]), tmp_path, "float16")
+
+    cold = teacher().outputs(images)["p3"]
+    warm_teacher = teacher()
+    warm = warm_teacher.outputs(images)["p3"]
+    assert (warm_teacher.hits, warm_teacher.misses) == (3, 0)
+    assert cold.dtype == warm.dtype == np.float32
+    exact = np.frombuffer(whole, "f4").reshape(warm.shape)
+    assert cold.tobytes() == warm.tobytes() == exact.astype("f2").astype("f4").tobytes()
+    # Entries of one type are not those of the other.
+    assert cached(shrunk, tmp_path).outputs(images)["p3"].tobytes() == whole
+    sizes = sorted(len(path.read_bytes()) for path in entries(tmp_path))
+    assert sizes[3] - sizes[0] == 3 * 6 * 6 * 2
+    kd.distill(detector(1), teacher(), scenes(3), TERMS, 1, **{**QUIET, "progress": True})
+    report = capsys.readouterr().out
+    assert "cache: 216 B per image, 648 B for 3 images" in report
+    found = teacher().estimate(scenes(3))
+    error = np.abs(warm - exact)
+    assert found["max_error"] == pytest.approx(error.max() / np.abs(exact).max(), rel=1e-6)
+    assert found["mean_error"] == pytest.approx(error.mean() / np.abs(exact).mean(), rel=1e-6)
+    assert 0 < found["max_error"] <= 2**-11  # half a unit of the last of 11 bits
+    assert f"float16 rounds by at most {found['max_error']:.1e} of the largest value" in report
+
+
+def test_what_overflows_float16_stays_float32(tmp_path):
+    images, _ = batch(1)
+
+    def large(images):
+        return {"p3": shrunk(images)["p3"] * np.float32(1e5)}
+
+    teacher = kd.Teacher.cached(kd.Teacher.from_callable(large, ["p3"]), tmp_path, "float16")
+    values = teacher.outputs(images)["p3"]
+    assert np.abs(values).max() > 65504
+    again = kd.Teacher.cached(kd.Teacher.from_callable(large, ["p3"]), tmp_path, "float16")
+    assert again.outputs(images)["p3"].tobytes() == values.tobytes()
+    assert again.hits == 1
+    assert teacher.estimate(scenes(2))["max_error"] == 0
+    with pytest.raises(ArgumentError, match="dtype is 'half'"):
+        kd.Teacher.cached(detector(1), tmp_path, "half")

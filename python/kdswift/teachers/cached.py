@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,9 @@ from .store import entry_path, read_entry, write_entry
 
 # Kinds whose description holds a digest of all weights; others may change unseen.
 _DIGESTED = ("detector", "torch", "onnx")
+_DTYPES = ("float32", "float16")
+_SAMPLE = 3  # images that an estimate asks the teacher for
+_LARGEST = 65504.0  # of float16
 # Other threads and library versions round differently; another function differs by far more.
 _SAME = 1e-3
 
@@ -33,15 +37,19 @@ class CachedTeacher(Teacher):
 
     kind = "cached"
 
-    def __init__(self, teacher: Teacher, folder: str | os.PathLike) -> None:
+    def __init__(self, teacher: Teacher, folder: str | os.PathLike, dtype: str = "float32") -> None:
+        if dtype not in _DTYPES:
+            raise ArgumentError(
+                f"Teacher.cached: dtype is {dtype!r}, expected 'float32' or 'float16'"
+            )
         if teacher.names == ():
             raise ArgumentError(f"Teacher.cached: {teacher!r} gives no arrays to keep")
         super().__init__(teacher.names, teacher.class_names)
-        self.teacher, self.folder = teacher, Path(folder)
+        self.teacher, self.folder, self.dtype = teacher, Path(folder), dtype
         if self.folder.exists() and not self.folder.is_dir():
             raise ArgumentError(f"Teacher.cached: {self.folder} is a file, expected a folder")
         self.hits = self.misses = 0
-        self._base = _digest(json.dumps(teacher.description(), sort_keys=True).encode())
+        self._base = self._look()
         self._trusted = teacher.kind in _DIGESTED
         self._own: set[str] | None = None  # after a change was seen: what was written since
         self._writes = True
@@ -55,7 +63,11 @@ class CachedTeacher(Teacher):
         return {name: joined([one[name] for one in found], name) for name in wanted}
 
     def taps(self, images: Sequence[np.ndarray]) -> list[dict[str, Any]]:
-        """What the teacher behind offers; nothing is written for that."""
+        """What the teacher behind offers; nothing is written for that.
+
+        Every run begins with it: a teacher whose weights have changed since gets other keys.
+        """
+        self._base = self._look()
         rows = self.teacher.taps(images)
         self.names = tuple(row["name"] for row in rows)
         return rows
@@ -72,23 +84,31 @@ class CachedTeacher(Teacher):
         if missing:
             fresh = self.teacher.outputs([image], missing)
             for name in missing:
-                stored[name] = fresh[name]
+                # What is read later must be what is given now.
+                stored[name], dtype = self._rounded(fresh[name])
                 if np.isfinite(fresh[name]).all():  # what is refused later must not be kept
-                    self._write(keys[name], fresh[name])
+                    self._write(keys[name], fresh[name], dtype)
         return stored
+
+    def _rounded(self, array: np.ndarray) -> tuple[np.ndarray, str]:
+        """What an entry gives back, and its type: float32 where float16 would overflow."""
+        largest = np.abs(array).max(initial=0)
+        if self.dtype == "float32" or not largest < _LARGEST:
+            return array, "float32"
+        return array.astype(np.float16).astype(np.float32), "float16"
 
     def _read(self, key: str) -> np.ndarray | None:
         if self._own is not None and key not in self._own:
             return None
         return read_entry(entry_path(self.folder, key), key)
 
-    def _write(self, key: str, array: np.ndarray) -> None:
+    def _write(self, key: str, array: np.ndarray, dtype: str) -> None:
         if self._own is not None:
             self._own.add(key)
         if not self._writes:
             return
         try:
-            write_entry(entry_path(self.folder, key), key, array)
+            write_entry(entry_path(self.folder, key), key, array, dtype)
         except OSError as error:
             self._writes = False
             warnings.warn(
@@ -99,7 +119,7 @@ class CachedTeacher(Teacher):
         """Once: whether a teacher that has no weights to look at still gives what is kept."""
         self._trusted = True
         for name, fresh in self.teacher.outputs([image], list(stored)).items():
-            kept = stored[name]
+            kept, fresh = stored[name], self._rounded(fresh)[0]
             limit = _SAME * max(1e-30, float(np.abs(fresh).max(initial=0)))
             if fresh.shape == kept.shape and (np.abs(fresh - kept) <= limit).all():
                 continue
@@ -115,34 +135,65 @@ class CachedTeacher(Teacher):
         words = f"{self._base}|{name}|{image.dtype.str}|{image.shape}|".encode()
         return _digest(words, np.ascontiguousarray(image))
 
-    def estimate(self, dataset: Any, names: Sequence[str] | None = None) -> dict[str, int]:
-        """What will be written, found out with the first image of a data set.
+    def _look(self) -> str:
+        """A digest of what values depend on beside image and tap."""
+        words = json.dumps(self.teacher.description(), sort_keys=True)
+        # Entries of one type are never read as the other: values would depend on who came first.
+        return _digest(words.encode(), b"" if self.dtype == "float32" else self.dtype.encode())
 
-        Returns ``bytes_per_image``, ``images``, ``bytes`` (without random augmentation) and
-        ``free`` bytes on the disk.
+    def estimate(self, dataset: Any, names: Sequence[str] | None = None) -> dict[str, Any]:
+        """What will be written, found out with the first images (at most 3) of a data set.
+
+        Returns ``bytes_per_image`` (of the first), ``images``, ``bytes`` and ``seconds`` of the
+        teacher for all of them (without random augmentation), and ``free`` bytes on the disk. With
+        float16 also what rounding does, for the worst tap: ``max_error``, the largest error over
+        the largest value, and ``mean_error``, the mean error over the mean value (both absolute).
         """
         from ..data.images import as_image, to_uint8
 
-        image = to_uint8(as_image(dataset[0][0], "item 0"))
-        size = sum(array.nbytes for array in self.teacher.outputs([image], names).values())
+        found, times = [], []
+        for i in range(min(_SAMPLE, len(dataset))):
+            image = to_uint8(as_image(dataset[i][0], f"item {i}"))
+            start = time.perf_counter()
+            found.append(self.teacher.outputs([image], names))
+            times.append(time.perf_counter() - start)
+        size = sum(_size(array, self._rounded(array)[1]) for array in found[0].values())
         there = next(p for p in (self.folder, *self.folder.absolute().parents) if p.exists())
-        return {
+        result = {
             "bytes_per_image": size,
             "images": len(dataset),
             "bytes": size * len(dataset),
+            # The first image also pays for what is set up once.
+            "seconds": float(np.median(times[1:] or times)) * len(dataset),
             "free": shutil.disk_usage(there).free,
         }
+        return result if self.dtype == "float32" else result | self._errors(found)
+
+    def _errors(self, found: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float]:
+        """What float16 loses, for the worst tap."""
+        worst = {"max_error": 0.0, "mean_error": 0.0}
+        for name in found[0]:
+            values = np.concatenate([one[name].ravel() for one in found]).astype(np.float64)
+            kept = np.concatenate([self._rounded(one[name])[0].ravel() for one in found])
+            error, size = np.abs(kept - values), np.abs(values)
+            if not size.any():
+                continue
+            worst["max_error"] = max(worst["max_error"], float(error.max() / size.max()))
+            worst["mean_error"] = max(worst["mean_error"], float(error.mean() / size.mean()))
+        return worst
 
     def description(self) -> dict[str, Any]:
-        """The teacher's own; where it is kept does not matter."""
-        return {"kind": self.kind, "teacher": self.teacher.description()}
+        """The teacher's own, and rounding; where it is kept does not matter."""
+        kind = {} if self.dtype == "float32" else {"dtype": self.dtype}
+        return {"kind": self.kind, "teacher": self.teacher.description(), **kind}
 
     def close(self) -> None:
         """Close the teacher behind; the files stay."""
         self.teacher.close()
 
     def __repr__(self) -> str:
-        return f"Teacher(cached: {self.teacher!r} in {self.folder})"
+        kind = "" if self.dtype == "float32" else f", {self.dtype}"
+        return f"Teacher(cached: {self.teacher!r} in {self.folder}{kind})"
 
 
 def joined(arrays: Sequence[np.ndarray], name: str) -> np.ndarray:
@@ -158,6 +209,10 @@ def joined(arrays: Sequence[np.ndarray], name: str) -> np.ndarray:
     for slot, array in zip(result, arrays):
         slot[:, : array.shape[2], : array.shape[3]] = array[0]
     return result
+
+
+def _size(array: np.ndarray, dtype: str) -> int:
+    return array.size * np.dtype(dtype).itemsize
 
 
 def _digest(*parts: Any) -> str:

@@ -35,6 +35,11 @@ class DetectorTeacher(Teacher):
         finally:
             batch.close()
 
+    def taps(self, images: Sequence[np.ndarray]) -> list[dict[str, Any]]:
+        """The detector's own table: it scales images, so that strides are not those of `images`."""
+        rows = {row["name"]: row for row in self.detector._engine.taps()}
+        return [dict(rows[name]) for name in self.names or ()]
+
     def description(self) -> dict[str, Any]:
         """Configuration and a checksum of the weights."""
         return describe_detector(self.detector)

@@ -247,11 +247,12 @@ class TeacherGroup:
     def _check(self, index: int, name: str, array: Any, items: Sequence[int]) -> None:
         check_finite(array, f"tap {name!r}", items)
         row = next(row for row in self._offers[index] if row["name"] == name)
-        kind = "feature" if array.ndim == 4 else "output"
+        # Every map has a stride, those of class scores and boxes too.
+        was_map = row["kind"] == "feature" or row.get("stride") is not None
         channels = array.shape[1] if array.ndim > 1 else 1
         # The length of a sequence may follow the image's size, as that of a map does.
-        if kind != row["kind"] or (array.ndim != 3 and channels != row["channels"]):
-            axes = "(N, C, H, W)" if row["kind"] == "feature" else "(N, …)"
+        if (array.ndim == 4) != was_map or (array.ndim != 3 and channels != row["channels"]):
+            axes = "(N, C, H, W)" if was_map else "(N, …)"
             raise ShapeError(
                 f"teacher: tap {name!r} has shape {array.shape} now; for the first item it was "
                 f"{axes} with {row['channels']} channels"
@@ -270,10 +271,24 @@ def _cache_line(teacher: CachedTeacher, loader: Loader, names: Sequence[str]) ->
     if loader.augment is not None:
         total += " and view of each, anew in every epoch where views are random"
     short = "; THAT IS MORE THAN THERE IS" if size["bytes"] > size["free"] else ""
-    return (
+    line = (
         f"cache: {_bytes(size['bytes_per_image'])} per image, {total}, in {teacher.folder} "
-        f"({_bytes(size['free'])} free{short})"
+        f"({_bytes(size['free'])} free{short}); about {_time(size['seconds'])} of the teacher "
+        "where nothing is kept yet"
     )
+    if "max_error" in size:
+        line += (
+            f"; float16 rounds by at most {size['max_error']:.1e} of the largest value, "
+            f"{size['mean_error']:.1e} of the mean value on average"
+        )
+    return line
+
+
+def _time(seconds: float) -> str:
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.2g} {unit}"
+    return f"{seconds:.2g} s"
 
 
 def _bytes(count: float) -> str:

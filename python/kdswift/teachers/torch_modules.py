@@ -58,7 +58,7 @@ class TorchTeacher(Teacher):
 
     def description(self) -> dict[str, Any]:
         """Class, paths, preparation and a digest of all weights and buffers."""
-        if self._digest is None:
+        if self._module is not None:  # anew every time: the owner may have trained it
             self._digest = _digest(self._module)
         return {
             "kind": self.kind,
