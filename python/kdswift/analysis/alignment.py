@@ -12,6 +12,7 @@ import numpy as np
 from .._numbers import check_count
 from .._tables import html_table, text_table
 from ..errors import ArgumentError, ShapeError
+from ..heads import is_tower
 from ..mtpd.zoo import image_at, tap_table
 from ..teacher import as_teacher
 from .landscape import counting, whole
@@ -82,7 +83,8 @@ def cka(
     model_a, model_b : detectors or `kd.Teacher`s; detectors run in eval mode
     data : data set of (image, target), or a kd.data.Loader whose data set is taken
     images : how many of the data set, drawn by `seed`; at least 4
-    levels : None: all maps of both; names of taps that both have; or (names of a, names of b)
+    levels : None: all maps of both but for the towers of heads; names of taps that both have; or
+        (names of a, names of b)
     pool : every map is averaged over the cells of a pool x pool grid, then flattened: models of
         other strides and images of unlike sizes compare. 1 takes the mean of each channel
 
@@ -161,7 +163,8 @@ def _levels(levels: Any, side: int, model: Any, image: np.ndarray) -> list[str]:
     rows = tap_table(model, image)
     offered = [row["name"] for row in rows]
     if levels is None:
-        names = [row["name"] for row in rows if row["kind"] == "feature"]
+        features = [row["name"] for row in rows if row["kind"] == "feature"]
+        names = [name for name in features if not is_tower(name)]
     else:
         pair = (
             isinstance(levels, (tuple, list))

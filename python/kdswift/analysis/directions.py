@@ -24,12 +24,13 @@ def filter_normalized(weights: Mapping[str, np.ndarray], seed: int) -> dict[str,
     result = {}
     for name, weight in weights.items():
         if weight.ndim < 2 or name.endswith(_BIASES):
-            result[name] = np.zeros(weight.shape, np.float64)
+            result[name] = np.zeros(weight.shape, np.float32)
             continue
         noise = rng.standard_normal(weight.shape)
         wanted, there = _norms(weight), _norms(noise)
         scale = np.divide(wanted, there, out=np.zeros_like(wanted), where=there > 0)
-        result[name] = noise * scale.reshape(-1, *[1] * (weight.ndim - 1))
+        noise *= scale.reshape(-1, *[1] * (weight.ndim - 1))
+        result[name] = noise.astype(np.float32)
     return result
 
 
@@ -54,7 +55,7 @@ class Moved:
                 continue
             total = weight.astype(np.float64)
             for step, direction in zip(position, self.directions):
-                total += step * direction[name]
+                total += step * direction[name].astype(np.float64)
             values[name] = total.astype(np.float32)
         self.model.load_state_dict(values, strict=False)
         return self.model

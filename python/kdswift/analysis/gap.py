@@ -11,7 +11,8 @@ from .._tables import html_table, text_table
 from ..errors import ArgumentError
 from ..history import History
 
-_DETECTION = "loss_"  # what a detector's own losses begin with; terms have other names
+# A detector's own losses: two-stage ones begin with "loss_". Terms have other names.
+_ONE_STAGE = ("bbox_ctrness", "bbox_distribution", "bbox_regression", "classification")
 
 
 @dataclass(repr=False)
@@ -86,8 +87,9 @@ def generalisation_gap(
         `ProgressiveHistory` are known. To see what restarts alone do, train the student alone with
         restarts at the same epochs.
 
-    The detection loss is the sum of the columns ``loss_…`` of the epochs' rows: the student's own
-    losses as they were weighted in training, without the terms of the distillation. Methods that
+    The detection loss is the sum of the student's own losses in the epochs' rows (``loss_…``, or
+    ``classification`` and ``bbox_…`` of one-stage detectors) as they were weighted in training,
+    without the terms of the distillation. Methods that
     change these weights (Chen2017's mu, `loss_weights` of a method) record the weighted losses, so
     that their curves do not compare with those of other runs.
 
@@ -125,10 +127,10 @@ def _named(histories: Any) -> dict[str, History]:
 
 
 def _row(name: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    losses = [v for k, v in row.items() if k.startswith(_DETECTION) and v is not None]
+    losses = [v for k, v in row.items() if _is_detection(k) and v is not None]
     if not losses:
         raise ArgumentError(
-            f"generalisation_gap: epoch {row.get('epoch')} of {name!r} has no column 'loss_…'"
+            f"generalisation_gap: epoch {row.get('epoch')} of {name!r} has no detection loss"
         )
     return {
         "run": name,
@@ -136,3 +138,7 @@ def _row(name: str, row: Mapping[str, Any]) -> dict[str, Any]:
         "detection_loss": float(sum(losses)),
         "AP": row.get("AP"),
     }
+
+
+def _is_detection(name: str) -> bool:
+    return name.startswith("loss_") or name in _ONE_STAGE
