@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -55,8 +56,9 @@ def pair(
         for one in about:
             one.logits, one.scores = from_numpy(one.logits), from_numpy(one.scores)
             one.anchors = from_numpy(one.anchors)
-        scene.boxes = [from_numpy(one) for one in scene.boxes]
-        return over_levels(lambda s, t, level: torch(s, t, scene, level), *scene.torch(), about)
+        here = copy.copy(scene)  # the next loss has the same scene
+        here.boxes = [from_numpy(one) for one in scene.boxes]
+        return over_levels(lambda s, t, level: torch(s, t, here, level), *scene.torch(), about)
 
     return Pair(make_ours, make_torch)
 

@@ -113,7 +113,6 @@ class Bench:
         cells = [f"`{name}`" if name not in ("teacher", "alone") else f"{name}", self.kind]
         cells += [_spread(ap), _spread(ap50)]
         cells.append(_spread(gain, "+") if name not in ("teacher", "alone") else "")
-        cells.append(f"{statistics.fmean(run['seconds'] for run in runs.values()):.0f}")
         return f"| {' | '.join(cells)} |"
 
 
@@ -124,7 +123,7 @@ def _spread(values: list[float], sign: str = "") -> str:
 
 def table(benches: list[Bench]) -> str:
     """Markdown."""
-    head = ["| method | detector | AP | AP50 | gain of AP | seconds |", "|---|---|---|---|---|---|"]
+    head = ["| method | detector | AP | AP50 | gain of AP |", "|---|---|---|---|---|"]
     rows = [row for bench in benches if "alone" in bench.results for row in bench.rows()]
     return "\n".join([*head, *rows])
 
