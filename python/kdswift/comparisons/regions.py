@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,15 +29,18 @@ class RegionMaps(LevelMaps):
     def _in_regions(self, student: Tensor, teacher: Tensor, step: Step, level: int) -> Tensor:
         regions = step.teacher_regions()
         scale = 1 / float(self.levels[level][1]["stride"])
-        chosen = regions[self._level_of(regions) == level] if len(self.levels) > 1 else regions
+        chosen = regions
+        if len(self.levels) > 1:
+            strides = [float(other["stride"]) for _, other in self.levels]
+            chosen = regions[pooling_level(regions[:, 1:], strides) == level]
         share = len(chosen) / max(1, len(regions))
         loss = self._compare_regions(student, teacher, chosen, scale)
         return loss * share if len(self.levels) > 1 else loss
 
-    def _level_of(self, regions: np.ndarray) -> np.ndarray:
-        """floor(4 + log2(sqrt(w h) / 224)), 4 being the level of stride 16, kept on the levels."""
-        sides = np.clip(regions[:, 3:] - regions[:, 1:3], 0, None)
-        size = np.sqrt(sides[:, 0] * sides[:, 1])
-        wanted = np.floor(4 + np.log2(size / 224 + 1e-6))
-        strides = [np.log2(float(other["stride"])) for _, other in self.levels]
-        return np.clip(wanted - strides[0], 0, len(strides) - 1).astype(int)
+
+def pooling_level(boxes: np.ndarray, strides: Sequence[float]) -> np.ndarray:
+    """Which level pools each box (R, 4) of input pixels, counted from the finest:
+    floor(4 + log2(sqrt(w h) / 224)), 4 being that of stride 16 (Lin et al. 2017, eq. 1)."""
+    sides = np.clip(boxes[:, 2:] - boxes[:, :2], 0, None)
+    wanted = np.floor(4 + np.log2(np.sqrt(sides[:, 0] * sides[:, 1]) / 224 + 1e-6))
+    return np.clip(wanted - np.log2(strides[0]), 0, len(strides) - 1).astype(int)

@@ -11,6 +11,7 @@ from .. import losses, ops
 from ..comparisons.adapter import Adapter, resized
 from ..comparisons.comparison import Comparison, report_row
 from ..comparisons.outputs import DenseOutputs, LevelOutputs
+from ..comparisons.regions import pooling_level
 from ..comparisons.site import Site
 from ..comparisons.step import Step
 from ..functional import cat
@@ -148,7 +149,7 @@ class InstanceMaps(Comparison):
                 for image, one in enumerate(self._instances.of(step).boxes)
             ]
         )
-        place = self._level_of(rows[:, 1:])
+        place = pooling_level(rows[:, 1:], [float(own["stride"]) for own, _ in self.levels])
         parts: list[list[Tensor]] = [[], []]
         images = []
         for level, (own, other) in enumerate(self.levels):
@@ -162,13 +163,6 @@ class InstanceMaps(Comparison):
                 parts[side].append(ops.roi_align(features, tensor(chosen), size, scale))
             images.append(chosen[:, 0])
         return cat(parts[0]), cat(parts[1]), np.concatenate(images)
-
-    def _level_of(self, boxes: np.ndarray) -> np.ndarray:
-        """The level that pools a box of its size (Lin et al. 2017, eq. 1)."""
-        sides = np.clip(boxes[:, 2:] - boxes[:, :2], 0, None)
-        wanted = np.floor(4 + np.log2(np.sqrt(sides[:, 0] * sides[:, 1]) / 224 + 1e-6))
-        first = np.log2(float(self.levels[0][0]["stride"]))
-        return np.clip(wanted - first, 0, len(self.levels) - 1).astype(int)
 
     def report(self) -> list[dict[str, Any]]:
         """A row per level."""
