@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -140,8 +139,3 @@ def proposal_levels(site: Site, output: str) -> list[tuple[Row, Row]]:
             "the teacher; they are compared anchor by anchor, which needs the same levels"
         )
     return list(zip(own, other))
-
-
-def per_image(rows: Any, images: int) -> list[Any]:
-    """Rows (N R, …) as one array for each image."""
-    return np.split(np.asarray(rows), images)

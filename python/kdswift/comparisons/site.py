@@ -44,12 +44,6 @@ class Site:
         """Whether the student is a one-stage detector; published weights differ by that."""
         return self.student.kind in ONE_STAGE
 
-    @property
-    def teaches_regions(self) -> bool:
-        """Whether student and teacher are both detectors of regions."""
-        kinds = (self.student.kind, getattr(self.teacher, "kind", ""))
-        return all(kind in ("faster_rcnn", "mask_rcnn", "cascade_rcnn", "rfcn") for kind in kinds)
-
     def student_tap(self, name: str) -> Row:
         """The row of a tap of the student."""
         return find_tap(self.student_taps, name, "student")
