@@ -11,43 +11,19 @@ not run again. "gain" is the mean over seeds of the difference to the student al
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from pathlib import Path
 from typing import Any
 
+import digits_runs as runs
+
 import kdswift as kd
-from kdswift.digits_detectors import digits_configuration
 from kdswift.methods import names
 
 TWO_STAGE = ("chen2017", "mimic2017", "quantization_mimic")
-SIZE, SCENES, EPOCHS, BATCH = 96, 1000, 8, 16
+SCENES, EPOCHS = 1000, 8
 TEACHER_EPOCHS, TEACHER_WIDTH, STUDENT_WIDTH = 16, 1.0, 0.25
-MARKS = ("<!-- methods: begin -->", "<!-- methods: end -->")
-
-
-def detector(kind: str, width: float, seed: int) -> Any:
-    """A detector for glyphs; teacher and student differ in the width of their backbones."""
-    configuration = digits_configuration(kind, "fpn")
-    configuration["backbone"]["width"] = width
-    classes = kd.data.DigitScenes.class_names
-    configuration |= {"num_classes": len(classes), "class_names": list(classes)}
-    return kd.Detector.from_configuration(configuration, seed)
-
-
-def options(epochs: int, seed: int) -> dict[str, Any]:
-    """What all runs share."""
-    return {
-        "epochs": epochs,
-        "batch_size": BATCH,
-        "optimizer": kd.AdamW(lr=2e-3),
-        "schedule": kd.Cosine(warmup=0.05),
-        "clip_norm": 10.0,
-        "seed": seed,
-        "progress": False,
-        "eval_every": None,
-    }
 
 
 class Bench:
@@ -55,77 +31,60 @@ class Bench:
 
     def __init__(self, kind: str, folder: Path) -> None:
         self.kind, self.folder = kind, folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self.train = kd.data.DigitScenes("train", SCENES, SIZE)
-        self.val = kd.data.DigitScenes("val", 300, SIZE)
-        self.file = folder / f"{kind}.json"
-        self.results: dict[str, Any] = (
-            json.loads(self.file.read_text()) if self.file.exists() else {}
-        )
+        self.train = kd.data.DigitScenes("train", SCENES, runs.SIZE)
+        self.val = kd.data.DigitScenes("val", 300, runs.SIZE)
+        self.results = runs.Results(folder / f"{kind}.json")
 
     def teacher(self) -> Any:
         """The teacher, trained once."""
         path = self.folder / f"{self.kind}-teacher.safetensors"
         if path.exists():
             return kd.load(path)
-        model = detector(self.kind, TEACHER_WIDTH, 0)
-        train = kd.data.DigitScenes("train", 2000, SIZE)
-        model.fit(train, **options(TEACHER_EPOCHS, 0))
+        model = runs.detector(self.kind, TEACHER_WIDTH, 0)
+        train = kd.data.DigitScenes("train", 2000, runs.SIZE)
+        model.fit(train, TEACHER_EPOCHS, **runs.options(0))
         model.save(path)
         self.keep("teacher", 0, model, 0.0)
         return model
 
     def run(self, name: str, seed: int) -> None:
         """Train a student with a method ("alone": without), unless it is there."""
-        if str(seed) in self.results.get(name, {}):
+        if self.results.has(name, seed):
             return
         teacher = self.teacher()
-        student = detector(self.kind, STUDENT_WIDTH, seed + 1)
+        student = runs.detector(self.kind, STUDENT_WIDTH, seed + 1)
         start = time.perf_counter()
         if name == "alone":
-            student.fit(self.train, **options(EPOCHS, seed))
+            student.fit(self.train, EPOCHS, **runs.options(seed))
         else:
-            kd.distill(student, teacher, self.train, method=name, **options(EPOCHS, seed))
+            kd.distill(student, teacher, self.train, name, EPOCHS, **runs.options(seed))
         self.keep(name, seed, student, time.perf_counter() - start)
 
     def keep(self, name: str, seed: int, model: Any, seconds: float) -> None:
         """Score a model and write it down."""
-        score = kd.evaluate(model, self.val, progress=False)
-        row = {"AP": 100 * score.AP, "AP50": 100 * score.AP50, "seconds": round(seconds, 1)}
-        row["parameters"] = model.num_parameters
-        self.results.setdefault(name, {})[str(seed)] = row
-        self.file.write_text(json.dumps(self.results, indent=1) + "\n")
-        print(f"{self.kind} {name} seed {seed}: AP {row['AP']:.1f}, {seconds:.0f} s", flush=True)
+        row = runs.ap(model, self.val) | {"seconds": round(seconds, 1)}
+        self.results.keep(name, seed, row | {"parameters": model.num_parameters})
 
-    def rows(self) -> list[str]:
+    def rows(self) -> list[dict[str, Any]]:
         """The table's rows: the teacher, the student alone, then methods by their gain."""
         alone = self.results["alone"]
         lines = []
-        for name, runs in self.results.items():
-            gain = [runs[s]["AP"] - alone[s]["AP"] for s in runs if s in alone]
-            lines.append((name, runs, gain))
+        for name, found in self.results.items():
+            gain = [found[s]["AP"] - alone[s]["AP"] for s in found if s in alone]
+            lines.append((name, gain))
         order = {"teacher": 1e9, "alone": 1e8}
-        lines.sort(key=lambda line: -order.get(line[0], statistics.fmean(line[2] or [0])))
+        lines.sort(key=lambda line: -order.get(line[0], statistics.fmean(line[1] or [0])))
         return [self._row(*line) for line in lines]
 
-    def _row(self, name: str, runs: dict[str, Any], gain: list[float]) -> str:
-        ap, ap50 = ([run[key] for run in runs.values()] for key in ("AP", "AP50"))
-        cells = [f"`{name}`" if name not in ("teacher", "alone") else f"{name}", self.kind]
-        cells += [_spread(ap), _spread(ap50)]
-        cells.append(_spread(gain, "+") if name not in ("teacher", "alone") else "")
-        return f"| {' | '.join(cells)} |"
-
-
-def _spread(values: list[float], sign: str = "") -> str:
-    text = f"{statistics.fmean(values):{sign}.1f}"
-    return text if len(values) < 2 else f"{text} ± {statistics.stdev(values):.1f}"
-
-
-def table(benches: list[Bench]) -> str:
-    """Markdown."""
-    head = ["| method | detector | AP | AP50 | gain of AP |", "|---|---|---|---|---|"]
-    rows = [row for bench in benches if "alone" in bench.results for row in bench.rows()]
-    return "\n".join([*head, *rows])
+    def _row(self, name: str, gain: list[float]) -> dict[str, Any]:
+        plain = name in ("teacher", "alone")
+        return {
+            "method": name if plain else f"`{name}`",
+            "detector": self.kind,
+            "AP": runs.spread(self.results.of(name)),
+            "AP50": runs.spread(self.results.of(name, "AP50")),
+            "gain of AP": "" if plain else runs.spread(gain, "+"),
+        }
 
 
 def main() -> None:
@@ -147,12 +106,11 @@ def main() -> None:
             kind = "faster_rcnn" if name in TWO_STAGE else "gfl"
             if kind in benches:
                 benches[kind].run(name, seed)
-    text = table(list(benches.values()))
+    found = (bench for bench in benches.values() if "alone" in bench.results)
+    text = runs.markdown_table([row for bench in found for row in bench.rows()])
     print(text)
     if given.table:
-        page = Path(given.table)
-        before, rest = page.read_text().split(MARKS[0])
-        page.write_text(f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{rest.split(MARKS[1])[1]}")
+        runs.write_between(given.table, "methods", text)
 
 
 if __name__ == "__main__":

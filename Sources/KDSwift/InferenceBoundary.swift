@@ -135,6 +135,18 @@ public func kds_detector_features(
   }
 }
 
+@implementation @_cdecl("kds_detector_maps")
+public func kds_detector_maps(
+  _ detector: OpaquePointer?, _ batch: OpaquePointer?,
+  _ out_maps: UnsafeMutablePointer<OpaquePointer?>?
+) -> Int32 {
+  boundary {
+    let model = try KDSwift.detector(detector)
+    let raw = try Handle.get(batch, .batch, argument: "batch")
+    try give(model.mapsPass(model.prepare(raw)).taps, out_maps, "out_maps")
+  }
+}
+
 @implementation @_cdecl("kds_detector_head_from")
 public func kds_detector_head_from(
   _ detector: OpaquePointer?, _ branch: UnsafePointer<CChar>?, _ start: Int64, _ level: Int64,

@@ -173,6 +173,10 @@ class Detector(_Owner):
         """All taps of a forward pass."""
         return read_map(_new("kds_tensor_map", "kds_detector_features", self.handle, batch.handle))
 
+    def maps(self, batch: Batch) -> dict[str, Tensor]:
+        """The taps of backbone and neck; the heads do not run."""
+        return read_map(_new("kds_tensor_map", "kds_detector_maps", self.handle, batch.handle))
+
     def anchors(self, height: int, width: int) -> dict[str, Tensor]:
         """The anchors of every level for a network's input of this size."""
         return read_map(_new("kds_tensor_map", "kds_detector_anchors", self.handle, height, width))

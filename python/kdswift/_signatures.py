@@ -116,6 +116,7 @@ FUNCTIONS = {
     "kds_batch_set_masks": (c_int32, (kds_batch, c_int64, c_void_p, c_int64)),
     "kds_detector_losses": (c_int32, (kds_detector, kds_batch, c_int64, POINTER(kds_tensor_map))),
     "kds_detector_features": (c_int32, (kds_detector, kds_batch, POINTER(kds_tensor_map))),
+    "kds_detector_maps": (c_int32, (kds_detector, kds_batch, POINTER(kds_tensor_map))),
     "kds_detector_head_from": (
         c_int32,
         (kds_detector, c_char_p, c_int64, c_int64, kds_tensor, POINTER(kds_tensor_map)),

@@ -96,6 +96,7 @@ def exercise(detector: signatures.kds_detector, batch: signatures.kds_batch) -> 
     for function, kind, arguments in (
         (lib.kds_detector_losses, signatures.kds_tensor_map, (detector, batch, 1)),
         (lib.kds_detector_features, signatures.kds_tensor_map, (detector, batch)),
+        (lib.kds_detector_maps, signatures.kds_tensor_map, (detector, batch)),
         (lib.kds_detector_predict, signatures.kds_detections, (detector, batch, b"{}")),
     ):
         out = kind()

@@ -11,6 +11,7 @@ from tiny import detector, scenes
 
 import kdswift as kd
 from kdswift.errors import ArgumentError, FormatError, KDSError
+from kdswift.teachers.detectors import DetectorTeacher
 
 # float64 sums of float32 features: squares are exact to this, relative to the variance.
 ROUNDING = 1e-11
@@ -239,6 +240,20 @@ def test_what_is_wrong_with_heads_does_not_matter():
             if not name.startswith("backbone."):
                 one._engine.load(name, np.full_like(value, np.nan))
     assert (costs(models, scenes(4), scenes(2, "val"), ridge=1e-3).raw == before).all()
+
+
+def test_heads_of_detectors_do_not_run(monkeypatch):
+    """Maps of backbone and neck come from a pass of their own, with the same bits."""
+    one = detector(1)
+    images = [scenes(3)[i][0] for i in range(3)]
+    teacher = DetectorTeacher(one)
+    names = [name for name in teacher.names if not name.startswith("rpn.")]
+    everything = teacher.outputs(images)
+    assert set(names) < set(everything)
+    monkeypatch.setattr(type(one._engine), "features", None)
+    for name, value in teacher.outputs(images, names).items():
+        assert (value == everything[name]).all()
+    costs([one, detector(2)], scenes(4), scenes(2, "val"), ridge=1e-3)
 
 
 def test_a_budget_ends_early_where_the_order_is_clear():

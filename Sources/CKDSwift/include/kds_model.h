@@ -86,6 +86,8 @@ int32_t kds_detector_losses(kds_detector detector, kds_batch batch, int64_t seed
                             kds_tensor_map *out_losses);
 /// All taps of a forward pass on these images. @since 0.1
 int32_t kds_detector_features(kds_detector detector, kds_batch batch, kds_tensor_map *out_features);
+/// The maps of backbone and neck alone; the heads do not run. @since 0.1
+int32_t kds_detector_maps(kds_detector detector, kds_batch batch, kds_tensor_map *out_maps);
 /// The rest of a one-stage detector's head from inside a tower, on the tape; its weights are constants.
 /// `branch` is "classification" or "regression"; `start` convolutions of its tower are done: `features`
 /// (N, C, H, W) is the level's map for 0, else the tap of convolution start - 1 (before its ReLU).

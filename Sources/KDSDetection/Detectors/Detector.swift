@@ -97,6 +97,11 @@ extension Detector {
     try ImagePreparation(common).prepare(batch)
   }
 
+  /// `densePass` without its heads: the maps of backbone and neck.
+  public func mapsPass(_ batch: PreparedBatch) throws -> any DensePass {
+    MapsPass(batch: batch, maps: try source.maps(batch.images))
+  }
+
   /// Training losses by name, scalars on the tape.
   public func losses(_ batch: PreparedBatch, seed: UInt64) throws -> [NamedTensor] {
     try trainingPass(batch, seed: seed).losses
@@ -108,4 +113,11 @@ extension Detector {
       TapDescription(name: $0.name, channels: $0.channels, stride: $0.stride, kind: "feature")
     } + headTaps
   }
+}
+
+/// A pass of which only the maps are read.
+private struct MapsPass: DensePass {
+  let batch: PreparedBatch
+  let maps: FeatureMaps
+  var headTaps: [NamedTensor] { [] }
 }

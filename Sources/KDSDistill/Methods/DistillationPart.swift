@@ -29,7 +29,7 @@ public struct TeacherPass {
     pass = try Tape.withoutGrad {
       heads
         ? try teacher.densePass(batch)
-        : MapsPass(batch: batch, maps: try teacher.source.maps(batch.images))
+        : try teacher.mapsPass(batch)
     }
   }
 
@@ -72,13 +72,6 @@ public struct TeacherPass {
     }
     return rois
   }
-}
-
-/// A teacher of which only the maps are read.
-private struct MapsPass: DensePass {
-  let batch: PreparedBatch
-  let maps: FeatureMaps
-  var headTaps: [NamedTensor] { [] }
 }
 
 /// One published method at work for one student and one teacher.

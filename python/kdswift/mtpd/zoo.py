@@ -142,7 +142,7 @@ def _outputs(
         return as_teacher(model, "adaptation_costs").outputs(images, names)
     batch = _engine.Batch(list(images))
     try:
-        taps = features(model, batch)
+        taps = features(model, batch, names)
         return {name: taps[name].numpy(copy=False) for name in names}
     finally:
         batch.close()

@@ -31,7 +31,8 @@ class DetectorTeacher(Teacher):
         """`Detector.features` in eval mode and off the tape, as arrays."""
         batch = _engine.Batch(images)
         try:
-            return {name: tap.numpy() for name, tap in features(self.detector, batch).items()}
+            found = features(self.detector, batch, names)
+            return {name: tap.numpy() for name, tap in found.items()}
         finally:
             batch.close()
 
@@ -45,13 +46,25 @@ class DetectorTeacher(Teacher):
         return describe_detector(self.detector)
 
 
-def features(detector: Detector, batch: _engine.Batch) -> dict[str, Tensor]:
-    """All taps of a batch in eval mode and off the tape; the mode is put back."""
+_MAPS = ("backbone.", "neck.")  # what taps of no head begin with
+
+
+def features(
+    detector: Detector, batch: _engine.Batch, names: Sequence[str] | None = None
+) -> dict[str, Tensor]:
+    """Taps of a batch in eval mode and off the tape; the mode is put back.
+
+    names : what is wanted, None is all; where they are maps the heads do not run
+    """
     engine, training = detector._engine, detector.training
     engine.set_training(False)
     try:
         with no_grad():
-            return engine.features(batch)
+            if names is None:
+                return engine.features(batch)
+            only_maps = all(name.startswith(_MAPS) for name in names)
+            found = engine.maps(batch) if only_maps else engine.features(batch)
+            return {name: found[name] for name in names if name in found}
     finally:
         engine.set_training(training)
 

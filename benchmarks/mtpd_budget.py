@@ -1,0 +1,129 @@
+"""Progressive distillation beside direct, ensemble and no distillation, all equally long.
+
+    python benchmarks/mtpd_budget.py [--groups pool swin ladder] [--seeds 3] [--table PAGE]
+
+pool: the teachers that backward greedy selection chose (mtpd_orders.py); swin: two transformers for
+a convolutional student; ladder: teachers that see 0.5, 0.75 and 1 times the largest input, for a
+student of the same architecture that sees 0.25 of it. Every run begins with the student as it was
+trained alone. What is in FOLDER is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import digits_runs as runs
+from mtpd_zoo import POOL, Zoo
+
+import kdswift as kd
+
+SCENES, OFF_THE_SHELF, EPOCHS = 1000, 8, 8
+ORDERS = {
+    "swin": ["swin-t", "swin-s"],
+    "ladder": ["0.5x", "0.75x", "1x"],
+}
+
+
+def restarted(student: Any, teachers: Any, train: Any, epochs_per_teacher: int, **rest: Any) -> Any:
+    """Alone, with the restarts of the learning rate that progressive distillation has."""
+    for stage in range(len(teachers)):
+        seed = kd.mtpd.progressive.stage_seed(rest["seed"], stage)
+        student.fit(train, epochs_per_teacher, **(rest | {"seed": seed}))
+
+
+def averaged(*arguments: Any, **options: Any) -> Any:
+    """The ensemble's mean map."""
+    return kd.mtpd.ensemble(*arguments, combine="average", **options)
+
+
+CONTESTANTS: dict[str, Callable[..., Any]] = {
+    "progressive": kd.mtpd.distill,
+    "direct, last teacher": kd.mtpd.direct,
+    "ensemble, sum": kd.mtpd.ensemble,
+    "ensemble, average": averaged,
+    "alone": kd.mtpd.alone,
+    "alone, restarted": restarted,
+}
+
+
+class Budget:
+    """The runs of one group."""
+
+    def __init__(self, group: str, folder: Path, part: str = "") -> None:
+        self.group, self.zoo = group, Zoo(folder)
+        self.results = runs.Results(folder / f"budget-{group}{part}.json")
+        self.train = kd.data.DigitScenes("train", SCENES, runs.SIZE)
+        self.val = kd.data.DigitScenes("val", 300, runs.SIZE)
+        self.names = ORDERS.get(group) or self._chosen(folder)
+
+    def _chosen(self, folder: Path) -> list[str]:
+        plan = kd.mtpd.Plan.load(folder / "plan-0.json", {name: name for name in POOL})
+        return list(plan.names)
+
+    def student(self, seed: int) -> Any:
+        """Trained alone."""
+        kind = "ladder" if self.group == "ladder" else "pool"
+        return self.zoo.student(kind, seed, SCENES, OFF_THE_SHELF)
+
+    def run(self, seed: int) -> None:
+        """All contestants with one seed."""
+        if not self.results.has("student", seed):
+            row = runs.ap(self.student(seed), self.val)
+            self.results.keep("student", seed, row | {"seconds": 0})
+        for name, contestant in CONTESTANTS.items():
+            if self.results.has(name, seed):
+                continue
+            teachers = {one: self.zoo.teacher(one) for one in self.names}
+            student, start = self.student(seed), time.perf_counter()
+            contestant(
+                student, teachers, self.train, epochs_per_teacher=EPOCHS, **runs.options(seed)
+            )
+            seconds = round(time.perf_counter() - start, 1)
+            self.results.keep(name, seed, runs.ap(student, self.val) | {"seconds": seconds})
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Mean and spread of every contestant, and of the difference to progressive runs."""
+        rows = []
+        for name in ("student", *CONTESTANTS):
+            of, base = self.results[name], self.results["progressive"]
+            behind = [run["AP"] - base[seed]["AP"] for seed, run in of.items()]
+            row = {
+                "teachers": " → ".join(self.names),
+                "run": "student before" if name == "student" else name,
+                "AP": runs.spread(self.results.of(name)),
+                "AP50": runs.spread(self.results.of(name, "AP50")),
+                "to progressive": "" if name == "progressive" else runs.spread(behind, "+"),
+                "seconds": round(statistics.median(self.results.of(name, "seconds"))),
+            }
+            rows.append(row)
+        return rows
+
+
+def main() -> None:
+    """Run what is missing, print the tables, and write them if asked."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    groups = ("pool", "swin", "ladder")
+    parser.add_argument("--groups", nargs="+", choices=groups, default=groups)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", default="runs/mtpd")
+    parser.add_argument("--table", help="a Markdown page to write the tables into")
+    given = parser.parse_args()
+    rows = []
+    for group in given.groups:
+        budget = Budget(group, Path(given.out))
+        for seed in range(given.seeds):
+            budget.run(seed)
+        rows += budget.rows()
+    text = runs.markdown_table(rows)
+    print(text)
+    if given.table:
+        runs.write_between(given.table, "budget", text)
+
+
+if __name__ == "__main__":
+    main()
