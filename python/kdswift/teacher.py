@@ -265,10 +265,11 @@ class Teacher:
 
         An entry is keyed by the pixels of the augmented view, the teacher (its description,
         weights included), the tap and the type; values are read by memory mapping. Entries that
-        are damaged are computed anew. Images go to the teacher one by one, so that a value never
-        depends on its neighbours in a batch. ``estimate(dataset)`` tells how much will be written,
-        how long the teacher takes, and how much float16 rounds; a run reports it before its first
-        step. Random augmentation makes new views, and so new entries, in every epoch.
+        are damaged are computed anew. Images go to the teacher one by one (to a detector always as
+        many, up to 4), so that a value never depends on its neighbours in a batch.
+        ``estimate(dataset)`` tells how much will be written, how long the teacher takes, and how
+        much float16 rounds; a run reports it before its first step. Random augmentation makes new
+        views, and so new entries, in every epoch.
         """
         from .teachers.cached import CachedTeacher
 

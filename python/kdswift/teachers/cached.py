@@ -21,6 +21,9 @@ from .store import entry_path, read_entry, write_entry
 # Kinds whose description holds a digest of all weights; others may change unseen.
 _DIGESTED = ("detector", "torch", "onnx")
 _DTYPES = ("float32", "float16")
+# Convolutions are planned, and round, by the number of images: misses of detectors run as many
+# together as the run's batches have, up to these images and pixels; more of them change no bits.
+_TOGETHER, _PIXELS = 4, 1 << 19
 _SAMPLE = 3  # images that an estimate asks the teacher for
 _LARGEST = 65504.0  # of float16
 # Other threads and library versions round differently; another function differs by far more.
@@ -49,6 +52,7 @@ class CachedTeacher(Teacher):
         if self.folder.exists() and not self.folder.is_dir():
             raise ArgumentError(f"Teacher.cached: {self.folder} is a file, expected a folder")
         self.hits = self.misses = 0
+        self._together = 1
         self._base = self._look()
         self._trusted = teacher.kind in _DIGESTED
         self._own: set[str] | None = None  # after a change was seen: what was written since
@@ -59,7 +63,10 @@ class CachedTeacher(Teacher):
         if names is None and self.names is None:
             self.names = tuple(self.teacher.outputs(images[:1]))
         wanted = list(self.names if names is None else names)
-        found = [self._image(image, wanted) for image in images]
+        if self.teacher.kind == "detector":
+            self._together = max(self._together, min(_TOGETHER, len(images)))
+        found = [self._stored(image, wanted) for image in images]
+        self._complete(images, found)
         return {name: joined([one[name] for one in found], name) for name in wanted}
 
     def taps(self, images: Sequence[np.ndarray]) -> list[dict[str, Any]]:
@@ -72,23 +79,46 @@ class CachedTeacher(Teacher):
         self.names = tuple(row["name"] for row in rows)
         return rows
 
-    def _image(self, image: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
+    def _stored(self, image: np.ndarray, names: list[str]) -> dict[str, Any]:
+        """What is kept of an image, None for what is not."""
         keys = {name: self._key(image, name) for name in names}
         stored = {name: self._read(key) for name, key in keys.items()}
         if not self._trusted and any(v is not None for v in stored.values()):
             self._compare(image, {n: v for n, v in stored.items() if v is not None})
             stored = {name: self._read(key) for name, key in keys.items()}
-        missing = [name for name, value in stored.items() if value is None]
-        self.hits += len(names) - len(missing)
-        self.misses += len(missing)
-        if missing:
-            fresh = self.teacher.outputs([image], missing)
-            for name in missing:
-                # What is read later must be what is given now.
-                stored[name], dtype = self._rounded(fresh[name])
-                if np.isfinite(fresh[name]).all():  # what is refused later must not be kept
-                    self._write(keys[name], fresh[name], dtype)
+        missing = sum(value is None for value in stored.values())
+        self.hits += len(names) - missing
+        self.misses += missing
         return stored
+
+    def _complete(self, images: list[np.ndarray], found: list[dict[str, Any]]) -> None:
+        """Compute and keep what is missing, images of one size together."""
+        groups: dict[Any, list[int]] = {}
+        for i, (image, stored) in enumerate(zip(images, found)):
+            missing = tuple(name for name, value in stored.items() if value is None)
+            if missing:
+                groups.setdefault((image.shape, missing), []).append(i)
+        for (shape, missing), places in groups.items():
+            together = self._count(shape)
+            for start in range(0, len(places), together):
+                part = places[start : start + together]
+                # Always as many: a value must not depend on what else is missing.
+                given = [images[i] for i in (part * together)[:together]]
+                fresh = self.teacher.outputs(given, missing)
+                for row, i in enumerate(part):
+                    for name in missing:
+                        found[i][name] = self._keep(images[i], name, fresh[name][row : row + 1])
+
+    def _keep(self, image: np.ndarray, name: str, fresh: np.ndarray) -> np.ndarray:
+        """Write a value; gives what will be read later, which is what must be used now."""
+        value, dtype = self._rounded(fresh)
+        if np.isfinite(fresh).all():  # what is refused later must not be kept
+            self._write(self._key(image, name), fresh, dtype)
+        return value
+
+    def _count(self, shape: tuple[int, ...]) -> int:
+        """How many images of this size run together."""
+        return max(1, min(self._together, _PIXELS // max(1, shape[0] * shape[1])))
 
     def _rounded(self, array: np.ndarray) -> tuple[np.ndarray, str]:
         """What an entry gives back, and its type: float32 where float16 would overflow."""
@@ -132,7 +162,8 @@ class CachedTeacher(Teacher):
             return
 
     def _key(self, image: np.ndarray, name: str) -> str:
-        words = f"{self._base}|{name}|{image.dtype.str}|{image.shape}|".encode()
+        count = self._count(image.shape)
+        words = f"{self._base}|{name}|{image.dtype.str}|{image.shape}|{count}|".encode()
         return _digest(words, np.ascontiguousarray(image))
 
     def _look(self) -> str:
