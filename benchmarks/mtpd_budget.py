@@ -22,7 +22,8 @@ from mtpd_zoo import POOL, Zoo
 
 import kdswift as kd
 
-SCENES, OFF_THE_SHELF, EPOCHS = 1000, 8, 8
+SCENES, OFF_THE_SHELF = 1000, 8
+EPOCHS = {"pool": 8, "swin": 8, "ladder": 5}  # per teacher
 ORDERS = {
     "swin": ["swin-t", "swin-s"],
     "ladder": ["0.5x", "0.75x", "1x"],
@@ -59,6 +60,9 @@ class Budget:
         self.results = runs.Results(folder / f"budget-{group}{part}.json")
         self.train = kd.data.DigitScenes("train", SCENES, runs.SIZE)
         self.val = kd.data.DigitScenes("val", 300, runs.SIZE)
+        # Without a teacher these students are those of the pool.
+        alone = group == "swin"
+        self.contestants = {n: c for n, c in CONTESTANTS.items() if not (alone and "alone" in n)}
         self.names = ORDERS.get(group) or self._chosen(folder)
 
     def _chosen(self, folder: Path) -> list[str]:
@@ -75,21 +79,20 @@ class Budget:
         if not self.results.has("student", seed):
             row = runs.ap(self.student(seed), self.val)
             self.results.keep("student", seed, row | {"seconds": 0})
-        for name, contestant in CONTESTANTS.items():
+        for name, contestant in self.contestants.items():
             if self.results.has(name, seed):
                 continue
-            teachers = {one: self.zoo.teacher(one) for one in self.names}
+            teachers = {one: self.zoo.cached(one) for one in self.names}
             student, start = self.student(seed), time.perf_counter()
-            contestant(
-                student, teachers, self.train, epochs_per_teacher=EPOCHS, **runs.options(seed)
-            )
+            options = runs.options(seed) | {"epochs_per_teacher": EPOCHS[self.group]}
+            contestant(student, teachers, self.train, **options)
             seconds = round(time.perf_counter() - start, 1)
             self.results.keep(name, seed, runs.ap(student, self.val) | {"seconds": seconds})
 
     def rows(self) -> list[dict[str, Any]]:
         """Mean and spread of every contestant, and of the difference to progressive runs."""
         rows = []
-        for name in ("student", *CONTESTANTS):
+        for name in ("student", *self.contestants):
             of, base = self.results[name], self.results["progressive"]
             behind = [run["AP"] - base[seed]["AP"] for seed, run in of.items()]
             row = {

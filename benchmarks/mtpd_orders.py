@@ -66,7 +66,7 @@ class Orders:
         options = runs.options(stage_seed(seed, len(order) - 1)) | {
             "schedule": kd.Linear(warmup=0.05)
         }
-        teacher = self.teachers[order[-1]]
+        teacher = self.zoo.cached(order[-1])
         kd.distill(student, teacher, self.train, "feature_matching", EPOCHS, **options)
         seconds = round(time.perf_counter() - start, 1)
         row = runs.ap(student, self.val) | {"seconds": seconds}

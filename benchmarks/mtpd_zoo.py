@@ -76,6 +76,10 @@ class Zoo:
         self.measure(name, model, time.perf_counter() - start)
         return model
 
+    def cached(self, name: str) -> Any:
+        """A teacher whose maps are computed once for all runs."""
+        return kd.Teacher.cached(self.teacher(name), self.folder / "cache")
+
     def measure(self, name: str, model: Any, seconds: float) -> None:
         """Write down a teacher's AP."""
         row = runs.ap(model, kd.data.DigitScenes("val", 300, runs.SIZE))
