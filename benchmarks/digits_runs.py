@@ -52,10 +52,10 @@ def ap(model: Any, val: Any) -> dict[str, float]:
     return {"AP": 100 * score.AP, "AP50": 100 * score.AP50}
 
 
-def spread(values: Sequence[float], sign: str = "") -> str:
+def spread(values: Sequence[float], sign: str = "", digits: int = 1) -> str:
     """Mean and standard deviation."""
-    text = f"{statistics.fmean(values):{sign}.1f}"
-    return text if len(values) < 2 else f"{text} ± {statistics.stdev(values):.1f}"
+    text = f"{statistics.fmean(values):{sign}.{digits}f}"
+    return text if len(values) < 2 else f"{text} ± {statistics.stdev(values):.{digits}f}"
 
 
 class Results(dict[str, Any]):

@@ -11,6 +11,7 @@ trained alone. What is in FOLDER is not run again.
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ import digits_runs as runs
 from mtpd_zoo import POOL, Zoo
 
 import kdswift as kd
+from kdswift.mtpd.progressive_history import ProgressiveHistory
 
 SCENES, OFF_THE_SHELF = 1000, 8
 EPOCHS = {"pool": 8, "swin": 8, "ladder": 5}  # per teacher
@@ -32,9 +34,12 @@ ORDERS = {
 
 def restarted(student: Any, teachers: Any, train: Any, epochs_per_teacher: int, **rest: Any) -> Any:
     """Alone, with the restarts of the learning rate that progressive distillation has."""
+    history = ProgressiveHistory()
     for stage in range(len(teachers)):
         seed = kd.mtpd.progressive.stage_seed(rest["seed"], stage)
-        student.fit(train, epochs_per_teacher, **(rest | {"seed": seed}))
+        one = student.fit(train, epochs_per_teacher, **(rest | {"seed": seed}))
+        history.add(one, "alone")
+    return history
 
 
 def averaged(*arguments: Any, **options: Any) -> Any:
@@ -50,6 +55,14 @@ CONTESTANTS: dict[str, Callable[..., Any]] = {
     "alone": kd.mtpd.alone,
     "alone, restarted": restarted,
 }
+
+
+ANALYSED = "progressive", "alone, restarted"  # kept whole, for mtpd_analysis.py
+
+
+def kept_run(folder: Path, name: str, seed: int) -> Path:
+    """Where a student and its history are kept, without the suffix."""
+    return folder / f"pool-{name.replace(', ', '-')}-{seed}"
 
 
 class Budget:
@@ -85,8 +98,15 @@ class Budget:
             teachers = {one: self.zoo.cached(one) for one in self.names}
             student, start = self.student(seed), time.perf_counter()
             options = runs.options(seed) | {"epochs_per_teacher": EPOCHS[self.group]}
-            contestant(student, teachers, self.train, **options)
+            if self.group == "pool" and name in ANALYSED:
+                options |= {"val": self.val, "eval_every": 1}
+            history = contestant(student, teachers, self.train, **options)
             seconds = round(time.perf_counter() - start, 1)
+            if self.group == "pool" and name in ANALYSED:
+                kept = kept_run(self.zoo.folder, name, seed)
+                student.save(kept.with_suffix(".safetensors"))
+                data = {"rows": history.rows, "restarts": history.restarts}
+                kept.with_suffix(".json").write_text(json.dumps(data))
             self.results.keep(name, seed, runs.ap(student, self.val) | {"seconds": seconds})
 
     def rows(self) -> list[dict[str, Any]]:
