@@ -26,9 +26,10 @@ def test_example(name, tmp_path):
     assert "History(1 epochs" in result.stdout
 
 
-def test_notebook(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", sorted(path.name for path in FOLDER.glob("*.ipynb")))
+def test_notebook(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    notebook = json.loads((FOLDER / "distill.ipynb").read_text())
+    notebook = json.loads((FOLDER / name).read_text())
     names: dict = {}
     for cell in notebook["cells"]:
         if cell["cell_type"] != "code":
