@@ -193,6 +193,7 @@ class Run:
         for name, value in self.metrics.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
         self._sums["count"] = self._sums.get("count", 0) + 1
+        self._sums["last lr"] = self.metrics["lr"]  # of a checkpoint at the end of an epoch, too
         if self.step % self.options.log_every == 0:
             row = {"epoch": self.epoch + 1, "step": self.step, **self.metrics}
             self.history.steps.append(row)
@@ -206,7 +207,6 @@ class Run:
 
     def _end_epoch(self) -> None:
         row: dict[str, Any] = {"epoch": self.epoch + 1, "step": self.step, **self._means()}
-        row["lr"] = self.metrics.get("lr", row.get("lr"))
         score = self._evaluate()
         if score is not None:
             row |= {"AP": _number(score.AP), "AP50": _number(score.AP50)}
@@ -226,8 +226,9 @@ class Run:
 
     def _means(self) -> dict[str, float]:
         sums = dict(self._sums)
-        count = sums.pop("count", 0) or 1
-        return {name: value / count for name, value in sums.items()}
+        count, rate = sums.pop("count", 0) or 1, sums.pop("last lr", None)
+        means = {name: value / count for name, value in sums.items()}
+        return means if rate is None else means | {"lr": rate}
 
     def _evaluate(self) -> Any:
         """The score of the model, if it is time for one."""
