@@ -1,9 +1,9 @@
 """Progressive distillation beside direct, ensemble and no distillation, all equally long.
 
-    python benchmarks/mtpd_budget.py [--groups pool swin ladder] [--seeds 3] [--table PAGE]
+    python benchmarks/mtpd_budget.py [--groups pool one-stage swin ladder] [--seeds 3] [--table PAGE]
 
-pool: the teachers that backward greedy selection chose (mtpd_orders.py); swin: two transformers for
-a convolutional student; ladder: teachers that see 0.5, 0.75 and 1 times the largest input, for a
+pool: the teachers that backward greedy selection chose (mtpd_orders.py); one-stage: those it chose
+from detectors of the student's kind; swin: two transformers for a convolutional student; ladder: teachers that see 0.5, 0.75 and 1 times the largest input, for a
 student of the same architecture that sees 0.25 of it. Every run begins with the student as it was
 trained alone. What is in FOLDER is not run again.
 """
@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import digits_runs as runs
+from mtpd_orders import greedy, one_stage
 from mtpd_zoo import POOL, Zoo
 
 import kdswift as kd
 from kdswift.mtpd.progressive_history import ProgressiveHistory
 
 SCENES, OFF_THE_SHELF = 1000, 8
-EPOCHS = {"pool": 8, "swin": 8, "ladder": 5}  # per teacher
+EPOCHS = {"pool": 8, "one-stage": 8, "swin": 8, "ladder": 5}  # per teacher
 ORDERS = {
     "swin": ["swin-t", "swin-s"],
     "ladder": ["0.5x", "0.75x", "1x"],
@@ -74,13 +75,15 @@ class Budget:
         self.train = kd.data.DigitScenes("train", SCENES, runs.SIZE)
         self.val = kd.data.DigitScenes("val", 300, runs.SIZE)
         # Without a teacher these students are those of the pool.
-        alone = group == "swin"
+        alone = group in ("swin", "one-stage")
         self.contestants = {n: c for n, c in CONTESTANTS.items() if not (alone and "alone" in n)}
         self.names = ORDERS.get(group) or self._chosen(folder)
 
     def _chosen(self, folder: Path) -> list[str]:
         plan = kd.mtpd.Plan.load(folder / "plan-0.json", {name: name for name in POOL})
-        return list(plan.names)
+        if self.group == "pool":
+            return list(plan.names)
+        return list(greedy(plan, one_stage(POOL), plan.performance).names)
 
     def student(self, seed: int) -> Any:
         """Trained alone."""
@@ -130,8 +133,7 @@ class Budget:
 def main() -> None:
     """Run what is missing, print the tables, and write them if asked."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    groups = ("pool", "swin", "ladder")
-    parser.add_argument("--groups", nargs="+", choices=groups, default=groups)
+    parser.add_argument("--groups", nargs="+", choices=list(EPOCHS), default=list(EPOCHS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", default="runs/mtpd")
     parser.add_argument("--table", help="a Markdown page to write the tables into")

@@ -5,8 +5,9 @@
 The student, trained without a teacher, learns from each order by feature matching, a short schedule
 with linearly falling rate per teacher, as in the search of the paper (Cao et al. 2023, Table 2).
 Orders with the same first teacher share their first stage: it is the same run bit for bit. Beside
-them what backward greedy selection, the shortest path, ascending AP and chance choose. Teachers and
-students come from mtpd_zoo.py; what is in FOLDER is not run again.
+them what backward greedy selection, the shortest path, ascending AP and chance choose; "by probe"
+takes the orders of one teacher for `kd.mtpd.probe`. Teachers and students come from mtpd_zoo.py;
+what is in FOLDER is not run again.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import json
 import statistics
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -86,26 +88,40 @@ class Orders:
         return plan
 
 
-def choices(plan: Any) -> dict[str, list[str]]:
-    """Orders of each way to choose, for at most two teachers."""
-    arguments = plan.costs, plan.student, list(plan.performance), plan.performance
-    best = max(plan.performance, key=lambda name: plan.performance[name])
-    ascending = kd.mtpd.ascending_performance(list(plan.performance), plan.performance, 2)
-    return {
-        "backward greedy": [ARROW.join(plan.names)],
-        "shortest path": [ARROW.join(kd.mtpd.shortest_path(*arguments, max_teachers=2).names)],
-        "ascending AP": [ARROW.join(ascending.names)],
-        "best teacher alone": [best],
+def one_stage(names: Iterable[str]) -> list[str]:
+    """Those teachers of the pool that are detectors of the student's kind."""
+    return [name for name in names if POOL[name].kind == "gfl"]
+
+
+def greedy(plan: Any, names: Iterable[str], performance: dict[str, float]) -> Any:
+    """Backward greedy selection from some of the teachers."""
+    return kd.mtpd.backward_greedy_selection(plan.costs, plan.student, list(names), performance, 2)
+
+
+def choices(plan: Any, probe: dict[str, float]) -> dict[str, str]:
+    """The order of each way to choose, for at most two teachers.
+
+    probe : AP of the student after a stage with each teacher
+    """
+    scores = plan.performance
+    found = {
+        "backward greedy": greedy(plan, scores, scores),
+        "backward greedy by probe": greedy(plan, scores, probe),
+        "backward greedy, one-stage pool": greedy(plan, one_stage(scores), scores),
+        "shortest path": kd.mtpd.shortest_path(plan.costs, plan.student, list(scores), scores, 2),
+        "ascending AP": kd.mtpd.ascending_performance(list(scores), scores, 2),
     }
+    best = max(scores, key=lambda name: scores[name])
+    return {way: ARROW.join(one.names) for way, one in found.items()} | {"best alone": best}
 
 
 def summary(all_orders: Orders, seeds: range) -> list[dict[str, Any]]:
     """One row per order, the best first, with who chose it."""
     chosen: dict[str, list[str]] = {}
     for seed in seeds:
-        for way, names in choices(all_orders.plan(seed)).items():
-            for name in names:
-                chosen.setdefault(name, []).append(way)
+        probe = {name: all_orders.results[name][str(seed)]["AP"] / 100 for name in POOL}
+        for way, name in choices(all_orders.plan(seed), probe).items():
+            chosen.setdefault(name, []).append(way)
     results = all_orders.results
     names = [name for name in results if name != "student"]
     names.sort(key=lambda name: -statistics.fmean(results.of(name)))

@@ -23,6 +23,13 @@ def add_plan(p: argparse.ArgumentParser, data_help: str, metrics: tuple[str, ...
     p.add_argument("-d", "--data", required=True, help=data_help)
     p.add_argument("--val", required=True, help="data set on which costs and AP are measured")
     p.add_argument("--max-teachers", type=int, default=2, metavar="N", help="(default %(default)s)")
+    p.add_argument(
+        "--probe",
+        type=int,
+        metavar="EPOCHS",
+        help="distil for so many epochs from each teacher by feature matching: the one from whom "
+        "the student learns most comes last, instead of the one with the highest AP",
+    )
     p.add_argument("--solver", choices=("exact", "sgd"), default="exact")
     p.add_argument("--budget", type=int, metavar="N", help="most images for the costs")
     p.add_argument("--ridge", type=float, default=0.0, metavar="X", help="(default %(default)s)")
@@ -68,11 +75,24 @@ def plan(options: argparse.Namespace) -> None:
     student = load(options.student)
     teachers = {name: load(split_name(text)[1]) for name, text in zip(names, options.teacher)}
     masks = any(model.has_masks for model in (student, *teachers.values()))
+    train = open_data(options.data, "train", masks=masks)
+    val = open_data(options.val, "val", masks=masks)
+    probe = None
+    if options.probe is not None:
+        run = {"seed": options.seed, "batch_size": options.batch_size}
+        probe = mtpd.probe(
+            *(student, teachers, train, val),
+            epochs=options.probe,
+            metric=options.metric,
+            progress=not (options.quiet or options.json),
+            **run,
+        )
+        if not options.json:
+            print(probe)
     result = mtpd.plan(
-        *(student, teachers),
-        open_data(options.data, "train", masks=masks),
-        open_data(options.val, "val", masks=masks),
+        *(student, teachers, train, val),
         max_teachers=options.max_teachers,
+        performance=probe,
         solver=options.solver,
         budget=options.budget,
         ridge=options.ridge,

@@ -44,6 +44,18 @@ def test_plan_and_distil(files, tmp_path, capsys):
     assert "weight=0.1" in lineage[0]["method"]
 
 
+def test_a_probe_decides_who_comes_last(files, capsys):
+    pool = ["--teacher", f"first={files['a']}", "--teacher", str(files["b"])]
+    command = ["plan", "--student", str(files["s"]), *pool, *DATA, "--val", DATA[1], "--quiet"]
+    command += ["--probe", "1", "--ridge", "1e-3"]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "(alone)" in printed
+    assert "AP of the probed student" in printed
+    assert main([*command, "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["performance"]) == {"first", "b"}
+
+
 def test_in_the_order_given(files, tmp_path, capsys):
     pool = ["--teacher", str(files["b"]), "--teacher", str(files["a"])]
     command = ["distill", "--student", str(files["s"]), *pool, *DATA, *RUN, "--progressive"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from mtpd_cases import OPTIONS, run, teachers
@@ -50,6 +52,57 @@ def test_a_plan_measures_ap_itself():
     assert plan.performance == {"teacher-1": pytest.approx(score)}
     with pytest.raises(ArgumentError, match="max_teachers"):
         kd.mtpd.plan(detector(1), pool[:1], *data, progress=False, max_teachers=0)
+
+
+# Probes
+
+
+def test_a_probe_is_a_short_run_with_each_teacher(monkeypatch):
+    student, pool, data = detector(1), teachers(2), scenes(8)
+    before = student.state_dict()
+    weights = {}
+
+    def scored(model, val, *_rest, **_options):
+        """A score by the weights, as detectors this small find nothing."""
+        value = float(np.abs(model.state_dict()["backbone.conv1.weight"]).mean())
+        weights[value] = model
+        return SimpleNamespace(AP=value)
+
+    monkeypatch.setattr("kdswift.mtpd.probing.evaluate", scored)
+    probe = kd.mtpd.probe(student, pool, data, scenes(2, "val"), epochs=1, **OPTIONS)
+    assert list(probe) == ["t1", "t2"]
+    assert all((before[n] == v).all() for n, v in student.state_dict().items())
+    assert weights[probe.before] is student
+    for name, teacher in pool.items():
+        direct = detector(1)
+        kd.distill(direct, teacher, data, FeatureMatching(), 1, **OPTIONS)
+        assert same(direct, weights[probe[name]])
+    alone = detector(1)
+    alone.fit(data, 1, **OPTIONS)
+    assert same(alone, weights[probe.alone])
+
+
+def test_a_probe_stands_in_for_performance():
+    probe = kd.mtpd.Probe({"a": 0.2, "b": 0.1, "c": 0.3}, alone=0.15, before=0.05)
+    assert probe.harmful == ["b"]
+    assert [row["teacher"] for row in probe.rows()] == ["c", "a", "(alone)", "b", "(before)"]
+    costs = {(x, y): 1.0 for x in "sabc" for y in "abc" if x != y} | {("a", "c"): 0.5}
+    order = kd.mtpd.backward_greedy_selection(costs, "s", list("abc"), probe, 2)
+    assert order.names == ("a", "c")
+    assert order.reasons[0] == "c is last: the best teacher, AP of the probed student 30.0"
+
+
+def test_wrong_probes():
+    pool, data = teachers(1), (scenes(2), scenes(2, "val"))
+    for options, message in (
+        ({"epochs": 0}, "epochs"),
+        ({"out": "x"}, "out"),
+        ({"learning_rate": 1}, "learning_rate"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            kd.mtpd.probe(detector(1), pool, *data, **options)
+    with pytest.raises(ArgumentError, match="student"):
+        kd.mtpd.probe("student.safetensors", pool, *data)
 
 
 # Baselines

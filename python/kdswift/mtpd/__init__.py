@@ -10,6 +10,7 @@ from .baselines import alone, direct, ensemble
 from .costs import adaptation_costs
 from .matrix import CostMatrix, LevelCost
 from .plan import Plan, plan
+from .probing import Probe, probe
 from .progressive import distill
 from .progressive_history import ProgressiveHistory
 from .searches import all_orders, ascending_performance, brute_force, random_order, shortest_path
@@ -19,6 +20,7 @@ __all__ = [
     "CostMatrix",
     "LevelCost",
     "Plan",
+    "Probe",
     "ProgressiveHistory",
     "Selection",
     "adaptation_costs",
@@ -31,6 +33,7 @@ __all__ = [
     "distill",
     "ensemble",
     "plan",
+    "probe",
     "random_order",
     "shortest_path",
 ]

@@ -151,7 +151,8 @@ def plan(
     train, val : data sets; the maps are fitted to `train`, costs and AP are measured on `val`
     max_teachers : the most that the budget of training allows
     performance : AP by teacher (mapping of names, or a list); None: measured by `kd.evaluate`,
-        which only detectors allow
+        which only detectors allow. Or a `kd.mtpd.probe`: then the teacher from whom the student
+        learned most comes last, whatever its own AP
     budget : most images for the costs; fewer where the comparisons that the order rests on are
         settled earlier
     metric : of `kd.evaluate`

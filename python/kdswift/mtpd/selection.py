@@ -64,13 +64,14 @@ class Selection(Sequence):
 class Problem(NamedTuple):
     """A student and its pool with everything looked up and checked.
 
-    student : its name;  teachers : by name;  performance : AP by name
+    student : its name;  teachers : by name;  performance : AP by name;  meaning : what that is
     """
 
     costs: Costs
     student: str
     teachers: dict[str, Any]
     performance: dict[str, float]
+    meaning: str = "AP"
 
     def cost(self, source: str, target: str) -> float:
         """C(source -> target); NaN and what is missing are errors."""
@@ -89,7 +90,7 @@ class Problem(NamedTuple):
         top = max(self.performance.values())
         equal = [name for name in self.teachers if self.performance[name] == top]
         name = min(equal, key=lambda n: (self.cost(self.student, n) if len(equal) > 1 else 0, n))
-        reason = f"{name} is last: the best teacher, {_score(top)}"
+        reason = f"{name} is last: the best teacher, {self.meaning} {_score(top)}"
         if len(equal) > 1:
             others = ", ".join(sorted(n for n in equal if n != name))
             reason += f" as {others}, but C({self.student} -> {name}) is lower"
@@ -114,7 +115,8 @@ def backward_greedy_selection(
     costs : a `CostMatrix`, or a mapping of (from, to) to numbers
     student : the student, or its name in `costs`
     teachers : a list of teachers or of their names, or a mapping of names to teachers
-    performance : AP by teacher, as a mapping of names or a list in the order of `teachers`
+    performance : AP by teacher, as a mapping of names or a list in the order of `teachers`; or a
+        `kd.mtpd.probe` of the student with each
     max_teachers : the training budget in stages
 
     Returns a `Selection`: the teachers first to last, with the reason of every step.
@@ -162,7 +164,7 @@ def make_problem(
     if own in pool:
         raise ArgumentError(f"{where}: the student {own} is among the teachers")
     scores = _scores(performance, list(pool), where)
-    return Problem(costs, own, pool, scores)
+    return Problem(costs, own, pool, scores, getattr(performance, "meaning", "AP"))
 
 
 def _why(problem: Problem, name: str, current: str, into: Mapping[str, float], own: float) -> str:
@@ -225,4 +227,4 @@ def _scores(performance: Any, names: Sequence[str], where: str) -> dict[str, flo
 
 
 def _score(value: float) -> str:
-    return f"AP {100 * value:.1f}" if 0 <= value <= 1 else f"AP {value:g}"
+    return f"{100 * value:.1f}" if 0 <= value <= 1 else f"{value:g}"
