@@ -1,18 +1,18 @@
 """Progressive distillation beside direct, ensemble and no distillation, all equally long.
 
-    python benchmarks/mtpd_budget.py [--groups pool one-stage swin ladder] [--seeds 3] [--table PAGE]
+    python benchmarks/mtpd_budget.py [--groups pool swin ...] [--seeds 3] [--table PAGE]
 
 pool: the teachers that backward greedy selection chose (mtpd_orders.py); one-stage: those it chose
-from detectors of the student's kind; swin: two transformers for a convolutional student; ladder: teachers that see 0.5, 0.75 and 1 times the largest input, for a
-student of the same architecture that sees 0.25 of it. Every run begins with the student as it was
-trained alone. What is in FOLDER is not run again.
+from detectors of the student's kind; swin: two transformers for a convolutional student; ladder:
+teachers that see 0.5, 0.75 and 1 times the largest input, for a student of the same architecture
+that sees 0.25 of it. Every run begins with the student as it was trained alone. What is in FOLDER
+is not run again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -69,9 +69,9 @@ def kept_run(folder: Path, name: str, seed: int) -> Path:
 class Budget:
     """The runs of one group."""
 
-    def __init__(self, group: str, folder: Path, part: str = "") -> None:
+    def __init__(self, group: str, folder: Path) -> None:
         self.group, self.zoo = group, Zoo(folder)
-        self.results = runs.Results(folder / f"budget-{group}{part}.json")
+        self.results = runs.Results(folder / f"budget-{group}.json")
         self.train = kd.data.DigitScenes("train", SCENES, runs.SIZE)
         self.val = kd.data.DigitScenes("val", 300, runs.SIZE)
         # Without a teacher these students are those of the pool.
@@ -123,8 +123,7 @@ class Budget:
                 "run": "student before" if name == "student" else name,
                 "AP": runs.spread(self.results.of(name)),
                 "AP50": runs.spread(self.results.of(name, "AP50")),
-                "to progressive": "" if name == "progressive" else runs.spread(behind, "+"),
-                "seconds": round(statistics.median(self.results.of(name, "seconds"))),
+                "less progressive": "" if name == "progressive" else runs.spread(behind, "+"),
             }
             rows.append(row)
         return rows
