@@ -145,6 +145,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, help="only this one, into a file of its own")
     parser.add_argument("--merge", nargs="*", default=[], help="files of single seeds to take in")
     parser.add_argument("--out", default="runs/mtpd")
+    parser.add_argument("--docs", help="a folder for the pictures of the first seed's plan")
     parser.add_argument("--table", help="a Markdown page to write the table into")
     given = parser.parse_args()
     if given.seed is not None:
@@ -166,6 +167,10 @@ def main() -> None:
     text += f"\n\nThe student alone has {runs.spread(results.of('student'))}; "
     text += f"an order of two drawn at random has {random:.1f} on average."
     print(text)
+    if given.docs:
+        plan = every.plan(0)
+        plan.costs.plot(Path(given.docs) / "mtpd-costs.png")
+        plan.plot(Path(given.docs) / "mtpd-plan.png")
     if given.table:
         runs.write_between(given.table, "orders", text)
 
