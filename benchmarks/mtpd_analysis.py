@@ -54,7 +54,10 @@ def main() -> None:
     rows = []
     for name, several in found.items():
         each = [measured(model, history, train) for model, history, _ in several]
-        figures = {key: runs.spread([one[key] for one in each], digits=3) for key in each[0]}
+        figures = {
+            key: runs.spread([one[key] for one in each], digits=2 if key == "AP" else 3)
+            for key in each[0]
+        }
         rows.append({"run": name} | figures)
     text = runs.markdown_table(rows)
     print(text)
