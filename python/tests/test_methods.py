@@ -290,7 +290,7 @@ def test_a_map_of_classes_takes_their_columns():
 
 @pytest.mark.parametrize("name", ["feature_matching", "cwd", "pkd", "fgd", "attention_transfer"])
 def test_maps_go_from_any_kind_of_detector_to_any_other(name):
-    """One-stage to two-stage, and a transformer to convolutions."""
+    """One-stage to two-stage, a transformer to convolutions and back."""
     import method_pairs
 
     swin = kd.RetinaNet(
@@ -307,6 +307,7 @@ def test_maps_go_from_any_kind_of_detector_to_any_other(name):
         (method_pairs.regions(1), method_pairs.dense("RetinaNet", 2, 0.5)),
         (method_pairs.dense("FCOS", 1), method_pairs.regions(2, 0.5)),
         (method_pairs.regions(1), swin),
+        (swin, method_pairs.dense("RetinaNet", 2, 0.5)),
     ):
         _, history = run(student, teacher, method=method, log_every=1)
         assert history.steps[0][name] > 0, (student, teacher)

@@ -267,6 +267,37 @@ def test_a_method_for_each_teacher():
     assert {"l2.backbone.layer1", "l2.backbone.layer2"} <= set(history.rows[0])
 
 
+def test_a_ladder_of_resolutions():
+    """Teachers that see 0.5, 0.75 and 1 times the largest input, a student that sees 0.25 of it:
+    maps of one stride in the networks' own pixels belong together, and the student's grow."""
+
+    def at(size, seed):
+        names = kd.data.DigitScenes.class_names
+        return kd.FasterRCNN(
+            *(kd.backbones.resnet_small(width=0.25, output_stride=16), len(names)),
+            neck=kd.FPN(channels=16, extra="none"),
+            anchors=kd.Anchors(sizes=[s * size / 96 for s in (12, 20, 32)], ratios=(1,)),
+            image_size=(size, size),
+            class_names=names,
+            seed=seed,
+        )
+
+    ladder = {f"{size / 128}x": at(size, seed) for seed, size in enumerate((64, 96, 128))}
+    student = at(32, 9)
+    plan = kd.mtpd.plan(
+        *(student, ladder, scenes(8), scenes(4, "val")),
+        max_teachers=3,
+        performance=[0.1, 0.2, 0.3],
+        ridge=1e-3,
+        progress=False,
+    )
+    taps = {(one.source_tap, one.target_tap) for one in plan.costs.levels}
+    assert taps == {(f"neck.p{level}",) * 2 for level in (2, 3, 4)}
+    _, history = run(student=student, pool=ladder, epochs=1)
+    assert history.teachers == ["0.5x", "0.75x", "1.0x"]
+    assert all(row["feature_matching"] > 0 for row in history.rows)
+
+
 def test_wrong_arguments():
     for options, words in (
         ({"epochs": 0}, "epochs_per_teacher"),

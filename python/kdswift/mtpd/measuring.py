@@ -62,7 +62,8 @@ class Job:
             if count >= limit or settled:
                 break
             count = min(limit, 2 * count)
-        self._warn_of_few(moments)
+        if not ridge:
+            self._warn_of_few(moments)
         matrix.report = {
             "solver": "exact",
             "ridge": ridge,
