@@ -123,7 +123,7 @@ class Budget:
                 "run": "student before" if name == "student" else name,
                 "AP": runs.spread(self.results.of(name)),
                 "AP50": runs.spread(self.results.of(name, "AP50")),
-                "less progressive": "" if name == "progressive" else runs.spread(behind, "+"),
+                "AP − progressive": "" if name == "progressive" else runs.spread(behind, "+"),
             }
             rows.append(row)
         return rows

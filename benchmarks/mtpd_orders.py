@@ -50,6 +50,11 @@ class Orders:
         if not self.results.has("student", seed):
             row = runs.ap(self.student(seed), self.val)
             self.results.keep("student", seed, row | {"seconds": 0})
+        if not self.results.has("alone", seed):
+            student, start = self.student(seed), time.perf_counter()
+            student.fit(self.train, EPOCHS, **self.options(seed))
+            seconds = round(time.perf_counter() - start, 1)
+            self.results.keep("alone", seed, runs.ap(student, self.val) | {"seconds": seconds})
         for first in POOL:
             orders = [(first,), *((first, second) for second in POOL if second != first)]
             if all(self.results.has(ARROW.join(order), seed) for order in orders):
@@ -62,12 +67,14 @@ class Orders:
                     begun.load_state_dict(weights)
                     self.stage(order, begun, seed)
 
+    def options(self, seed: int) -> dict[str, Any]:
+        """Of a stage."""
+        return runs.options(seed) | {"schedule": kd.Linear(warmup=0.05)}
+
     def stage(self, order: tuple[str, ...], student: Any, seed: int) -> None:
         """The last stage of an order; what `kd.mtpd.distill` does after the stages before."""
         start = time.perf_counter()
-        options = runs.options(stage_seed(seed, len(order) - 1)) | {
-            "schedule": kd.Linear(warmup=0.05)
-        }
+        options = self.options(stage_seed(seed, len(order) - 1))
         teacher = self.zoo.cached(order[-1])
         kd.distill(student, teacher, self.train, "feature_matching", EPOCHS, **options)
         seconds = round(time.perf_counter() - start, 1)
@@ -123,7 +130,7 @@ def summary(all_orders: Orders, seeds: range) -> list[dict[str, Any]]:
         for way, name in choices(all_orders.plan(seed), probe).items():
             chosen.setdefault(name, []).append(way)
     results = all_orders.results
-    names = [name for name in results if name != "student"]
+    names = [name for name in results if name not in ("student", "alone")]
     names.sort(key=lambda name: -statistics.fmean(results.of(name)))
     rows = []
     for rank, name in enumerate(names, 1):
@@ -164,8 +171,9 @@ def main() -> None:
     random = statistics.fmean(
         value for name in results if ARROW in name for value in results.of(name)
     )
-    text += f"\n\nThe student alone has {runs.spread(results.of('student'))}; "
-    text += f"an order of two drawn at random has {random:.1f} on average."
+    before, alone = (runs.spread(results.of(name)) for name in ("student", "alone"))
+    text += f"\n\nThe student before: {before}; after {EPOCHS} more epochs alone: {alone}; "
+    text += f"an order of two drawn at random: {random:.1f} on average."
     print(text)
     if given.docs:
         plan = every.plan(0)
