@@ -79,13 +79,13 @@ def plan(options: argparse.Namespace) -> None:
     val = open_data(options.val, "val", masks=masks)
     probe = None
     if options.probe is not None:
-        run = {"seed": options.seed, "batch_size": options.batch_size}
         probe = mtpd.probe(
             *(student, teachers, train, val),
             epochs=options.probe,
             metric=options.metric,
             progress=not (options.quiet or options.json),
-            **run,
+            seed=options.seed,
+            batch_size=options.batch_size,
         )
         if not options.json:
             print(probe)

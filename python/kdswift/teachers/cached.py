@@ -65,8 +65,9 @@ class CachedTeacher(Teacher):
         wanted = list(self.names if names is None else names)
         if self.teacher.kind == "detector":
             self._together = max(self._together, min(_TOGETHER, len(images)))
-        found = [self._stored(image, wanted) for image in images]
-        self._complete(images, found)
+        keys = [self._keys(image, wanted) for image in images]
+        found = [self._stored(image, own) for image, own in zip(images, keys)]
+        self._complete(images, keys, found)
         return {name: joined([one[name] for one in found], name) for name in wanted}
 
     def taps(self, images: Sequence[np.ndarray]) -> list[dict[str, Any]]:
@@ -79,19 +80,23 @@ class CachedTeacher(Teacher):
         self.names = tuple(row["name"] for row in rows)
         return rows
 
-    def _stored(self, image: np.ndarray, names: list[str]) -> dict[str, Any]:
+    def _stored(self, image: np.ndarray, keys: dict[str, str]) -> dict[str, Any]:
         """What is kept of an image, None for what is not."""
-        keys = {name: self._key(image, name) for name in names}
         stored = {name: self._read(key) for name, key in keys.items()}
         if not self._trusted and any(v is not None for v in stored.values()):
             self._compare(image, {n: v for n, v in stored.items() if v is not None})
             stored = {name: self._read(key) for name, key in keys.items()}
         missing = sum(value is None for value in stored.values())
-        self.hits += len(names) - missing
+        self.hits += len(keys) - missing
         self.misses += missing
         return stored
 
-    def _complete(self, images: list[np.ndarray], found: list[dict[str, Any]]) -> None:
+    def _complete(
+        self,
+        images: list[np.ndarray],
+        keys: list[dict[str, str]],
+        found: list[dict[str, Any]],
+    ) -> None:
         """Compute and keep what is missing, images of one size together."""
         groups: dict[Any, list[int]] = {}
         for i, (image, stored) in enumerate(zip(images, found)):
@@ -107,13 +112,13 @@ class CachedTeacher(Teacher):
                 fresh = self.teacher.outputs(given, missing)
                 for row, i in enumerate(part):
                     for name in missing:
-                        found[i][name] = self._keep(images[i], name, fresh[name][row : row + 1])
+                        found[i][name] = self._keep(keys[i][name], fresh[name][row : row + 1])
 
-    def _keep(self, image: np.ndarray, name: str, fresh: np.ndarray) -> np.ndarray:
+    def _keep(self, key: str, fresh: np.ndarray) -> np.ndarray:
         """Write a value; gives what will be read later, which is what must be used now."""
         value, dtype = self._rounded(fresh)
         if np.isfinite(fresh).all():  # what is refused later must not be kept
-            self._write(self._key(image, name), fresh, dtype)
+            self._write(key, fresh, dtype)
         return value
 
     def _count(self, shape: tuple[int, ...]) -> int:
@@ -161,10 +166,11 @@ class CachedTeacher(Teacher):
             self._own = set()
             return
 
-    def _key(self, image: np.ndarray, name: str) -> str:
-        count = self._count(image.shape)
-        words = f"{self._base}|{name}|{image.dtype.str}|{image.shape}|{count}|".encode()
-        return _digest(words, np.ascontiguousarray(image))
+    def _keys(self, image: np.ndarray, names: Sequence[str]) -> dict[str, str]:
+        """The key of every tap; pixels are looked at once."""
+        pixels = _digest(np.ascontiguousarray(image))
+        view = f"{pixels}|{image.dtype.str}|{image.shape}|{self._count(image.shape)}"
+        return {name: _digest(f"{self._base}|{name}|{view}".encode()) for name in names}
 
     def _look(self) -> str:
         """A digest of what values depend on beside image and tap."""
