@@ -97,6 +97,7 @@ def test_wrong_probes():
     for options, message in (
         ({"epochs": 0}, "epochs"),
         ({"out": "x"}, "out"),
+        ({"method": ["cwd", "pkd"]}, "probe: 2 methods for 1 teachers"),
         ({"learning_rate": 1}, "learning_rate"),
     ):
         with pytest.raises(ArgumentError, match=message):

@@ -51,7 +51,7 @@ def check_options(
             raise ArgumentError(f"{where}: unknown option {name!r}; see kd.distill")
 
 
-def as_methods(method: Any, count: int) -> list[Method]:
+def as_methods(method: Any, count: int, where: str = "mtpd.distill") -> list[Method]:
     """A method for every teacher, from one for all or a list."""
     if method is None:
         method = FeatureMatching()
@@ -61,7 +61,7 @@ def as_methods(method: Any, count: int) -> list[Method]:
     if not several or not method:
         return [as_method(method)] * count
     if len(method) != count:
-        raise ArgumentError(f"mtpd.distill: {len(method)} methods for {count} teachers")
+        raise ArgumentError(f"{where}: {len(method)} methods for {count} teachers")
     return [FeatureMatching() if one is None else as_method(one) for one in method]
 
 

@@ -93,7 +93,7 @@ def probe(
     check_options(options, "probe")
     if "out" in options or "val" in options:
         raise ArgumentError("probe: out and val are no options of its runs")
-    methods = as_methods(method, len(named))
+    methods = as_methods(method, len(named), "probe")
     epochs = check_count(epochs, "epochs", "probe")
     progress = options.get("progress", True)
 
